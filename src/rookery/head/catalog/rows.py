@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the catalog gives and takes: frozen rows, free of the database's own objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rookery.wire.facts import Facts
+from rookery.wire.manifest import SignedManifest, VersionKind
+from rookery.wire.report import NodeState, Report
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine. image: `name:tag` assigned, or None. address: its fixed IPv4 address, or None. attributes: free
+    `key=value` of the operator. state_since, reported_at: seconds since 1970. booted_from: firmware, `bios`/`uefi`.
+    version: the one it runs or fetches. started_at: when it got its boot script on this boot (seconds since 1970)."""
+
+    name: str
+    macs: tuple[str, ...] = ()
+    uuid: str | None = None
+    address: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    image: str | None = None
+    mode: str = "ram"
+    kernel_arguments: str = ""
+    state: NodeState = NodeState.NEW
+    state_since: float = 0.0
+    started_at: float | None = None
+    reported_at: float | None = None
+    may_seed: bool = True
+    version: str | None = None
+    report: Report | None = None
+    facts: Facts | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A published version. size: sum of its blobs, bytes. published_at: seconds since 1970. tags: names that point at it
+    within `image`. recipe: the text it was built from, or empty. packages: name -> version, as built."""
+
+    id: str
+    image: str
+    kind: VersionKind
+    published_at: float
+    size: int
+    manifest: SignedManifest
+    tags: tuple[str, ...] = ()
+    recipe: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A named image and its versions, newest first."""
+
+    name: str
+    versions: tuple[Version, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. subject: `node:n01`, `image:base`, `head`. at: seconds since 1970. id grows."""
+
+    id: int
+    at: float
+    subject: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A credential as stored: only its SHA-256. kind: `operator`, `boot` (one-time), `session` (a node's), `ticket` (a
+    fetch). subject: node name, or version id for a ticket, or empty. expires_at: seconds since 1970. used_by: the
+    boot_id that spent a boot token."""
+
+    digest: str
+    kind: str
+    subject: str
+    expires_at: float
+    used_by: str | None = None

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head's configuration: `rookery.toml` in its directory, and where everything lies below that directory."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from rookery import codec
+from rookery.codec import Length, Range
+from rookery.errors import ErrorKind, RookeryError
+
+DEFAULT_DIRECTORY = Path("/var/lib/rookery")
+FILE_NAME = "rookery.toml"
+
+Port = Annotated[int, Range(1, 65535)]
+Text = Annotated[str, Length(512)]
+
+
+class DhcpMode(StrEnum):
+    """What the head does about DHCP."""
+
+    FULL = "full"  # the only DHCP server: addresses and boot answer
+    PROXY = "proxy"  # a foreign server gives addresses; we answer the boot question beside it
+    OFF = "off"  # a foreign server does both; `rookery dhcp snippet` prints what it needs
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where nodes reach the head. interface: the provisioning interface. address: the head's own IPv4 address on it
+    (empty: the interface's first). port: HTTP. swarm_port: BitTorrent."""
+
+    interface: Text = ""
+    address: Text = ""
+    port: Port = 8470
+    swarm_port: Port = 8471
+
+    def __post_init__(self) -> None:
+        if self.address:
+            ipaddress.IPv4Address(self.address)
+
+
+@dataclass(frozen=True)
+class Dhcp:
+    """DHCP. range: `first-last` for machines without an address of their own (mode full). router and dns: addresses,
+    empty to send none. lease: seconds."""
+
+    mode: DhcpMode = DhcpMode.OFF
+    range: Text = ""
+    router: Text = ""
+    dns: Text = ""
+    lease: Annotated[int, Range(120, 10**8)] = 3600
+
+    def __post_init__(self) -> None:
+        if self.range:
+            first, _, last = self.range.partition("-")
+            if ipaddress.IPv4Address(first.strip()) > ipaddress.IPv4Address(last.strip()):
+                raise ValueError(f"dhcp.range {self.range!r}: the first address is above the last")
+        elif self.mode is DhcpMode.FULL:
+            raise ValueError("dhcp.mode 'full' needs dhcp.range, as in '10.0.0.100-10.0.0.250'")
+        for address in (self.router, self.dns):
+            if address:
+                ipaddress.IPv4Address(address)
+
+
+@dataclass(frozen=True)
+class Database:
+    """url: an SQLAlchemy URL; empty for SQLite in the head's directory."""
+
+    url: Text = ""
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """Caps, bytes per second, 0 for none. rate: what the head's seeder sends. seed_rate: what each booted node sends."""
+
+    rate: Annotated[int, Range(0, 2**40)] = 0
+    seed_rate: Annotated[int, Range(0, 2**40)] = 50_000_000
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What every node gets. authorized_keys: public keys for root's authorized_keys."""
+
+    authorized_keys: Annotated[tuple[str, ...], Length(1000)] = ()
+    kernel_arguments: Annotated[str, Length(4096)] = "console=tty0 console=ttyS0,115200"
+
+
+@dataclass(frozen=True)
+class Config:
+    """`rookery.toml`, table by table."""
+
+    network: Network = field(default_factory=Network)
+    dhcp: Dhcp = field(default_factory=Dhcp)
+    database: Database = field(default_factory=Database)
+    swarm: Swarm = field(default_factory=Swarm)
+    nodes: Nodes = field(default_factory=Nodes)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things lie below the head's directory."""
+
+    directory: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return self.directory / FILE_NAME
+
+    @property
+    def database(self) -> Path:
+        """SQLite's file."""
+        return self.directory / "catalog.sqlite"
+
+    @property
+    def site_key(self) -> Path:
+        """The site's Ed25519 seed (64 hex digits, mode 0600). Whoever has it can make images that nodes believe."""
+        return self.directory / "site.key"
+
+    @property
+    def site_public(self) -> Path:
+        """Its public half (64 hex digits)."""
+        return self.directory / "site.pub"
+
+    @property
+    def operator_token(self) -> Path:
+        """The operator's bearer token (mode 0600)."""
+        return self.directory / "operator.token"
+
+    @property
+    def socket(self) -> Path:
+        """The API's Unix socket."""
+        return self.directory / "api.sock"
+
+    @property
+    def blobs(self) -> Path:
+        """Published blobs: `blobs/{sha256}` and their torrents `blobs/{sha256}.torrent`."""
+        return self.directory / "blobs"
+
+    @property
+    def boot(self) -> Path:
+        """What machines get before they run our code: TFTP root (boot loaders), the agent cpio."""
+        return self.directory / "boot"
+
+    @property
+    def dnsmasq(self) -> Path:
+        """Generated dnsmasq configuration, leases, pid."""
+        return self.directory / "dnsmasq"
+
+    @property
+    def work(self) -> Path:
+        """Scratch space of builds and publishing; emptied at start."""
+        return self.directory / "work"
+
+
+def load(directory: Path) -> Config:
+    """Read `rookery.toml`. Raises RookeryError `not-found`, or `invalid` with the line or the key."""
+    path = Paths(directory).config
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise RookeryError(
+            f"{directory} is not a head's directory: no {FILE_NAME} in it",
+            kind=ErrorKind.NOT_FOUND,
+            hint=f"run 'rookery init --dir {directory}'",
+        ) from None
+    try:
+        return codec.decode(Config, tomllib.loads(text), what=str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise RookeryError(f"{path}: {error}", kind=ErrorKind.INVALID, hint="correct the line that it names") from error

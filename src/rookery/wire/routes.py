@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head's HTTP paths that machines and nodes call. docs/PORTS.md lists them with who may call which."""
+
+from __future__ import annotations
+
+START = "/boot/start.ipxe"  # GET, no credential: a fixed iPXE script that leads to SCRIPT
+SCRIPT = "/boot/script.ipxe"  # GET ?mac=&uuid=&arch=&firmware=: the script for exactly this machine
+LOADER = "/boot/loader"  # GET LOADER/{file}: iPXE for UEFI HTTP boot
+AGENT = "/boot/agent"  # GET AGENT/{sha256}: the agent cpio
+KERNEL = "/boot/kernel"  # GET KERNEL/{sha256}
+DRIVERS = "/boot/drivers"  # GET DRIVERS/{sha256}
+HELLO = "/node/hello"  # POST Hello -> Welcome
+ORDERS = "/node/orders"  # GET, credential -> Orders
+REPORT = "/node/report"  # POST Report, credential -> Answer
+BLOB = "/blob"  # GET BLOB/{sha256}, credential, Range (RFC 9110)
+TORRENT = "/torrent"  # GET TORRENT/{sha256 of the blob}, credential -> .torrent
+ANNOUNCE = "/announce"  # GET ANNOUNCE/{credential}?info_hash=...: the tracker (BEP 3)
+FETCH = "/fetch"  # GET FETCH/{image[:tag]}?ticket=...: FetchOffer
+
+
+def announce_url(head: str, credential: str) -> str:
+    """The tracker URL of one caller: `head` is the base URL, the credential stands where private trackers put it."""
+    return f"{head.rstrip('/')}{ANNOUNCE}/{credential}"
+
+
+def blob_url(head: str, sha256: str) -> str:
+    """Where a blob's bytes are, whole or by Range."""
+    return f"{head.rstrip('/')}{BLOB}/{sha256}"
+
+
+def torrent_url(head: str, sha256: str) -> str:
+    """Where the torrent of a blob is."""
+    return f"{head.rstrip('/')}{TORRENT}/{sha256}"
