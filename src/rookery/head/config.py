@@ -76,7 +76,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Swarm:
-    """Caps, bytes per second, 0 for none. rate: what the head's seeder sends. seed_rate: what each booted node sends."""
+    """Caps in bytes per second, 0 for none. rate: for the head's seeder. seed_rate: for each booted node."""
 
     rate: Annotated[int, Range(0, 2**40)] = 0
     seed_rate: Annotated[int, Range(0, 2**40)] = 50_000_000

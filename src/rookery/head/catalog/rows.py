@@ -36,7 +36,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Version:
-    """A published version. size: sum of its blobs, bytes. published_at: seconds since 1970. tags: names that point at it
+    """A published version. size: sum of its blobs, bytes. published_at: seconds since 1970. tags: names for it
     within `image`. recipe: the text it was built from, or empty. packages: name -> version, as built."""
 
     id: str
