@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packs a staged directory into the archive that a kernel unpacks as its first root: cpio, format `newc`.
+
+Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from rookery import files
+from rookery.errors import ErrorKind, RookeryError
+from rookery.run import run
+
+# A kernel reads these only if it was built with CONFIG_RD_ZSTD or CONFIG_RD_GZIP. zstd: one worker, since the number
+# of workers may change the bytes; level 19 has a window of 8 MB, which every kernel accepts. gzip -n: no name, no time.
+COMPRESSORS: dict[str, tuple[str, ...]] = {
+    "zstd": ("zstd", "-q", "-19", "-T1", "--no-progress", "--rm", "-f", "-o"),
+    "gzip": ("gzip", "-9", "-n", "-f"),
+    "none": (),
+}
+
+
+def pack_tree(
+    tree: Path, destination: Path, compression: str, mtime: int, cancel: threading.Event | None = None
+) -> None:
+    """Write `tree` as a `newc` archive to `destination`, whole or not at all; the same tree gives the same bytes.
+
+    compression: `zstd`, `gzip` or `none`. mtime: seconds since 1970, set on everything in `tree` (it is a staged tree,
+    made for this). Everything belongs to root in the archive; modes, symlinks, hard links and device nodes are kept.
+    Paths are relative to `tree`, sorted by their bytes (the mates of a hard link stand together at its
+    last name); a directory comes before what is in it.
+    Raises RookeryError (`invalid`: unknown compression; `missing`: no cpio or zstd) and OSError.
+    """
+    if compression not in COMPRESSORS:
+        raise RookeryError(
+            f"unknown compression {compression!r}",
+            kind=ErrorKind.INVALID,
+            hint=f"one of {', '.join(COMPRESSORS)}",
+        )
+    paths = _entries(tree)
+    for path in paths:
+        os.utime(os.path.join(os.fsencode(tree), path), (mtime, mtime), follow_symlinks=False)
+    with files.scratch_directory(destination.parent, f".{destination.name}.") as scratch:
+        archive = scratch / "archive"
+        run(
+            ["cpio", "--quiet", "-o", "-0", "-H", "newc", "--reproducible", "-R", "0:0", "-O", archive.absolute()],
+            stdin=b"".join(path + b"\0" for path in paths),
+            cwd=tree,
+            cancel=cancel,
+        )
+        os.replace(_compress(archive, compression, cancel), destination)
+
+
+def _entries(tree: Path) -> list[bytes]:
+    found: list[bytes] = []
+    root = os.fsencode(tree)
+    for directory, names, others in os.walk(root):
+        found += (os.path.relpath(os.path.join(directory, name), root) for name in [*names, *others])
+    return sorted(found)
+
+
+def _compress(archive: Path, compression: str, cancel: threading.Event | None) -> Path:
+    match compression:
+        case "zstd":
+            packed = archive.with_suffix(".zst")
+            run([*COMPRESSORS["zstd"], packed, archive], cancel=cancel)
+        case "gzip":
+            packed = archive.with_suffix(".gz")
+            run([*COMPRESSORS["gzip"], archive], cancel=cancel)
+        case _:
+            packed = archive
+    return packed
