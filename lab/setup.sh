@@ -1,0 +1,98 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Install what the demo or the tests need and is not here yet: Debian packages and a virtual environment.
+# Usage: PYTHON=python3 VENV=.venv sh lab/setup.sh demo|test
+set -eu
+
+purpose=${1:?usage: lab/setup.sh demo|test}
+python=${PYTHON:-python3}
+venv=${VENV:-.venv}
+here=$(cd "$(dirname "$0")/.." && pwd)
+PATH=$PATH:/usr/sbin:/sbin
+cd "$here"
+
+missing=""
+packages=""
+need() { # need PACKAGE TEST...: remember the package unless the test holds
+    package=$1
+    shift
+    if ! "$@" >/dev/null 2>&1; then
+        missing="$missing $package"
+    fi
+    packages="$packages $package"
+}
+have() { command -v "$1"; }
+have_file() { [ -e "$1" ]; }
+have_venv() { "$python" -c 'import venv, ensurepip, sys; sys.exit(sys.version_info < (3, 11))'; }
+have_static_busybox() { [ -x /bin/busybox ] && ! ldd /bin/busybox; }
+have_postgres() { ls /usr/lib/postgresql/*/bin/initdb; }
+
+need python3 have "$python"
+need python3-venv have_venv
+need libstdc++6 have_file /usr/lib/x86_64-linux-gnu/libstdc++.so.6
+need ca-certificates have_file /etc/ssl/certs/ca-certificates.crt
+need qemu-system-x86 have qemu-system-x86_64
+need ipxe-qemu have_file /usr/lib/ipxe/qemu/pxe-virtio.rom
+need ipxe have_file /usr/lib/ipxe/undionly.kpxe
+need dnsmasq-base have dnsmasq
+need mmdebstrap have mmdebstrap
+need squashfs-tools have mksquashfs
+need busybox-static have_static_busybox
+need cpio have cpio
+need zstd have zstd
+need kmod have depmod
+need iproute2 have ip
+need binutils have strip
+need util-linux have nsenter
+if [ "$purpose" = test ]; then
+    need ovmf have_file /usr/share/OVMF/OVMF_CODE_4M.fd
+    need postgresql have_postgres
+    need git have git
+fi
+
+if [ -n "$missing" ]; then
+    if ! have apt-get >/dev/null; then
+        echo "This is not Debian or a relative of it. Install what these Debian packages hold, then call again:" >&2
+        echo "  $missing" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "Some packages are missing, and only root can install them. Do this, then call again:" >&2
+        echo "  sudo apt-get install --no-install-recommends$missing" >&2
+        exit 1
+    fi
+    echo "Installing:$missing"
+    log=$(mktemp)
+    # The tests start a PostgreSQL server of their own; Debian's package would start one for the whole machine.
+    clusters=/etc/postgresql-common/createcluster.d
+    case $missing in
+        *postgresql*)
+            mkdir -p $clusters
+            echo "create_main_cluster = false" >$clusters/rookery-tests.conf
+            trap 'rm -f $clusters/rookery-tests.conf' EXIT
+            ;;
+    esac
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086 # a list of words
+    if ! { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        echo "apt-get could not install them; its whole output is in $log" >&2
+        exit 1
+    fi
+    rm -f "$log"
+fi
+if [ "$(id -u)" -ne 0 ]; then
+    echo "The $purpose makes network namespaces and builds a root file system: run it as root (sudo make $purpose)." >&2
+    exit 1
+fi
+
+# The stamp holds what was installed from, so that a changed lock file or interpreter installs again.
+wanted=$({ cat requirements/dev.txt pyproject.toml; "$python" -VV; echo "$here"; } | sha256sum)
+if [ "$(cat "$venv/.installed" 2>/dev/null)" != "$wanted" ]; then
+    echo "Preparing the virtual environment $venv"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+    echo "$wanted" >"$venv/.installed"
+fi
