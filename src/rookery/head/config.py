@@ -83,6 +83,14 @@ class Swarm:
 
 
 @dataclass(frozen=True)
+class Build:
+    """network_namespace: path of the network namespace in which package tools reach their mirrors, for a head that
+    itself lives in an isolated one (`/proc/1/ns/net`); empty: the head's own."""
+
+    network_namespace: Text = ""
+
+
+@dataclass(frozen=True)
 class Nodes:
     """What every node gets. authorized_keys: public keys for root's authorized_keys."""
 
@@ -98,6 +106,7 @@ class Config:
     dhcp: Dhcp = field(default_factory=Dhcp)
     database: Database = field(default_factory=Database)
     swarm: Swarm = field(default_factory=Swarm)
+    build: Build = field(default_factory=Build)
     nodes: Nodes = field(default_factory=Nodes)
 
 
