@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's client: one method a route, typed both ways, every failure a RookeryError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from rookery import codec
+from rookery.api import routes
+from rookery.api.types import (
+    AddNodes,
+    Build,
+    Changes,
+    Deploy,
+    Events,
+    Head,
+    Image,
+    Images,
+    Job,
+    Jobs,
+    NewTicket,
+    NodeDetails,
+    Nodes,
+    Publish,
+    Removed,
+    SetNodes,
+    SetTag,
+    Status,
+    StopSeeding,
+    Ticket,
+    Version,
+    VersionDetails,
+)
+from rookery.errors import ErrorKind, ErrorRecord, RookeryError
+
+T = TypeVar("T")
+MOST_ANSWER = 1 << 28
+SECONDS = 30.0
+
+_KIND_OF_STATUS = {
+    400: ErrorKind.INVALID,
+    401: ErrorKind.UNAUTHORIZED,
+    403: ErrorKind.FORBIDDEN,
+    404: ErrorKind.NOT_FOUND,
+    409: ErrorKind.CONFLICT,
+    413: ErrorKind.TOO_LARGE,
+    422: ErrorKind.INVALID,
+    429: ErrorKind.UNAVAILABLE,
+    502: ErrorKind.UNAVAILABLE,
+    503: ErrorKind.UNAVAILABLE,
+}
+
+
+class Client:
+    """A connection to one head; use as a context manager.
+
+    Over its Unix socket (`socket`), or over TCP at `url` (`http://head:8470`). `token` is the operator's.
+    Every method raises RookeryError: the head's own error record, or `unavailable` when it cannot be reached.
+    """
+
+    def __init__(
+        self, token: str, *, socket: Path | None = None, url: str = "", transport: httpx.BaseTransport | None = None
+    ) -> None:
+        if transport is None and socket is not None:
+            transport = httpx.HTTPTransport(uds=str(socket))
+        # No proxy of the environment stands between an operator and the head.
+        self._where = url or str(socket)
+        self._socket = socket
+        self._http = httpx.Client(
+            base_url=url or "http://head",
+            headers={"Authorization": f"Bearer {token}"},
+            transport=transport,
+            timeout=SECONDS,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def head(self) -> Head:
+        """What the head is and what it seeds."""
+        return self._call(Head, "GET", routes.HEAD)
+
+    def nodes(self, noderange: str = "") -> Nodes:
+        """The nodes of a noderange; all when empty."""
+        return self._call(Nodes, "GET", routes.NODES, {"nodes": noderange})
+
+    def node(self, name: str) -> NodeDetails:
+        """One node with its hardware facts."""
+        return self._call(NodeDetails, "GET", _path(routes.NODE, name=name))
+
+    def add_nodes(self, add: AddNodes) -> Changes:
+        """Add nodes, all or none."""
+        return self._call(Changes, "POST", routes.NODES, body=add)
+
+    def set_nodes(self, change: SetNodes) -> Changes:
+        """Change settings of nodes, or with dry_run only say what would change."""
+        return self._call(Changes, "PATCH", routes.NODES, body=change)
+
+    def remove_nodes(self, noderange: str) -> Removed:
+        """Remove nodes."""
+        return self._call(Removed, "DELETE", routes.NODES, {"nodes": noderange})
+
+    def deploy(self, deploy: Deploy) -> Changes:
+        """Assign an image to nodes, or with dry_run only say what would change."""
+        return self._call(Changes, "POST", routes.DEPLOY, body=deploy)
+
+    def stop_seeding(self, noderange: str) -> Changes:
+        """Tell nodes to stop giving to others."""
+        return self._call(Changes, "POST", routes.STOP_SEEDING, body=StopSeeding(noderange))
+
+    def status(self, noderange: str = "") -> Status:
+        """How nodes come up."""
+        return self._call(Status, "GET", routes.STATUS, {"nodes": noderange})
+
+    def events(self, after: int = 0, *, wait: float = 0, subject: str = "", limit: int = 1000) -> Events:
+        """Events with an id above `after`; `wait` seconds (60 at most) for one when there is none yet."""
+        query = {"after": str(after), "wait": f"{wait:g}", "subject": subject, "limit": str(limit)}
+        return self._call(Events, "GET", routes.EVENTS, query)
+
+    def images(self) -> Images:
+        """All images with their versions."""
+        return self._call(Images, "GET", routes.IMAGES)
+
+    def image(self, name: str) -> Image:
+        """One image with its versions."""
+        return self._call(Image, "GET", _path(routes.IMAGE, name=name))
+
+    def remove_image(self, name: str, version: str = "") -> Removed:
+        """Remove an image, or only one version of it."""
+        return self._call(Removed, "DELETE", _path(routes.IMAGE, name=name), {"version": version})
+
+    def version(self, reference: str) -> VersionDetails:
+        """One version by `name[:tag]`, `name@id` or id."""
+        return self._call(VersionDetails, "GET", _path(routes.VERSION, reference=reference))
+
+    def tag(self, name: str, tag: str, version: str) -> Version:
+        """Let `name:tag` be this version."""
+        return self._call(Version, "POST", _path(routes.TAGS, name=name), body=SetTag(tag, version))
+
+    def build(self, build: Build) -> Job:
+        """Start building an image."""
+        return self._call(Job, "POST", routes.BUILDS, body=build)
+
+    def publish(self, publish: Publish) -> Job:
+        """Start publishing a file or directory of the head."""
+        return self._call(Job, "POST", routes.PUBLICATIONS, body=publish)
+
+    def jobs(self) -> Jobs:
+        """Running jobs and the last finished ones."""
+        return self._call(Jobs, "GET", routes.JOBS)
+
+    def job(self, job_id: str, *, after: int = -1, wait: float = 0) -> Job:
+        """A job; `wait` seconds (60 at most) for a revision above `after`."""
+        return self._call(Job, "GET", _path(routes.JOB, id=job_id), {"after": str(after), "wait": f"{wait:g}"})
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Cancel a job. It ends soon, not at once."""
+        return self._call(Job, "DELETE", _path(routes.JOB, id=job_id))
+
+    def ticket(self, ticket: NewTicket) -> Ticket:
+        """A new ticket for one version."""
+        return self._call(Ticket, "POST", routes.TICKETS, body=ticket)
+
+    def _call(
+        self, cls: type[T], method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
+    ) -> T:
+        params = {key: value for key, value in (query or {}).items() if value}
+        content = codec.dumps(body).encode() if body is not None else None
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        wait = float(params.get("wait", 0))
+        try:
+            answer = self._http.request(
+                method, path, params=params, content=content, headers=headers, timeout=SECONDS + wait
+            )
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if answer.is_error:
+            raise RookeryError.from_record(record_of_problem(answer.status_code, answer.content))
+        return codec.loads(cls, answer.content, most=MOST_ANSWER, what=f"the head's answer to {method} {path}")
+
+    def _unreachable(self, error: httpx.HTTPError) -> RookeryError:
+        if isinstance(error, httpx.TimeoutException):
+            return RookeryError(
+                f"the head at {self._where} did not answer in time",
+                kind=ErrorKind.UNAVAILABLE,
+                hint="look at its log: journalctl -u rookery",
+            )
+        start = f"rookery serve --dir {self._socket.parent}" if self._socket else "rookery serve"
+        return RookeryError(
+            f"the head at {self._where} cannot be reached",
+            kind=ErrorKind.UNAVAILABLE,
+            details=str(error),
+            hint=f"is the head running? start it: {start}",
+        )
+
+
+def record_of_problem(status: int, body: bytes) -> ErrorRecord:
+    """The error record in a problem+json body (RFC 9457); one made of the status when the body is something else."""
+    kind = _KIND_OF_STATUS.get(status, ErrorKind.FAILED if status < 500 else ErrorKind.INTERNAL)
+    try:
+        problem = codec.loads(cast("type[dict[str, object]]", dict[str, object]), body, most=1 << 20)
+        known = {str(key): str(value) for key, value in problem.items()}
+        return ErrorRecord(
+            ErrorKind(known.get("kind", kind)),
+            known["title"],
+            known.get("details", ""),
+            known.get("hint", ""),
+        )
+    except (RookeryError, ValueError, KeyError):
+        text = body[:200].decode(errors="replace").strip()
+        return ErrorRecord(kind, f"the head answered with HTTP status {status}", text)
+
+
+def _path(route: str, **parts: str) -> str:
+    return route.format(**{key: quote(value, safe="") for key, value in parts.items()})

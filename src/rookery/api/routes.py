@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator API's paths, below the head's base URL or its Unix socket. Every one needs the operator's token."""
+
+from __future__ import annotations
+
+PREFIX = "/api/v1"
+
+HEAD = f"{PREFIX}/head"  # GET -> Head
+NODES = f"{PREFIX}/nodes"  # GET ?nodes= -> Nodes; POST AddNodes -> Changes; PATCH SetNodes -> Changes; DELETE ?nodes=
+NODE = f"{PREFIX}/nodes/{{name}}"  # GET -> NodeDetails
+DEPLOY = f"{PREFIX}/deploy"  # POST Deploy -> Changes
+STOP_SEEDING = f"{PREFIX}/stop-seeding"  # POST StopSeeding -> Changes
+STATUS = f"{PREFIX}/status"  # GET ?nodes= -> Status
+EVENTS = f"{PREFIX}/events"  # GET ?after=&wait=&subject=&limit= -> Events; waits up to `wait` seconds for a new one
+IMAGES = f"{PREFIX}/images"  # GET -> Images
+IMAGE = f"{PREFIX}/images/{{name}}"  # GET -> Image; DELETE ?version= -> Removed
+VERSION = f"{PREFIX}/versions/{{reference}}"  # GET `name[:tag]`, `name@id` or an id -> VersionDetails
+TAGS = f"{PREFIX}/images/{{name}}/tags"  # POST SetTag -> Version
+BUILDS = f"{PREFIX}/builds"  # POST Build -> Job
+PUBLICATIONS = f"{PREFIX}/publications"  # POST Publish -> Job
+JOBS = f"{PREFIX}/jobs"  # GET -> Jobs
+JOB = f"{PREFIX}/jobs/{{id}}"  # GET ?after=&wait= -> Job; DELETE cancels -> Job
+TICKETS = f"{PREFIX}/tickets"  # POST NewTicket -> Ticket
