@@ -26,9 +26,8 @@ MAX_VALUE = 256  # characters of one query parameter
 MAX_CARDS = 16
 MAX_COMMAND_LINE = 2047  # COMMAND_LINE_SIZE of x86 and arm64 kernels, less the final zero
 KNOWN_PARAMETERS = ("mac", "uuid", "arch", "firmware")
-# Addresses in a lease that nobody renews: iPXE asks DHCP once and never again, so the start script does after this many
-# answers of "wait".
-WAITS_PER_LEASE = 20
+# iPXE never renews its DHCP lease by itself, so the start script does after this many rounds of waiting.
+ROUNDS_PER_LEASE = 20
 RETRY_SECONDS = 10
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -48,8 +47,8 @@ class Firmware(StrEnum):
 
 
 _PLATFORMS = {"pcbios": Firmware.BIOS, "bios": Firmware.BIOS, "efi": Firmware.UEFI, "uefi": Firmware.UEFI}
-# ${buildarch} of iPXE is what iPXE was compiled for. undionly.kpxe is i386 on every BIOS machine, and BIOS machines that
-# are not 64-bit have not been made for so long that they count as x86_64.
+# ${buildarch} of iPXE is what iPXE was compiled for. undionly.kpxe is i386 on every BIOS machine, so it says nothing
+# there: such a machine counts as x86_64, as every server of the last twenty years is.
 _ARCHITECTURES = {
     ("i386", Firmware.BIOS): "x86_64",
     ("x86_64", Firmware.BIOS): "x86_64",
@@ -81,7 +80,7 @@ class BootFiles:
 
     head: base URL of the head (`http://10.0.0.1:8470`). kernel, drivers, agent: SHA-256 of the files (64 hex digits).
     token: the node's one-time boot token. kernel_arguments: of the configuration and of the node, blanks between.
-    image: `name:tag` and version: its id, both only shown. architecture: of the image, or empty where that is not known.
+    image: `name:tag` and version: its id, both only shown. architecture: of the image, or empty where nobody knows.
     """
 
     head: str
@@ -149,7 +148,7 @@ def start(head: str) -> str:
         f"sleep {RETRY_SECONDS}",
         ":answered",
         "inc waits",
-        f"iseq ${{waits}} {WAITS_PER_LEASE} || goto ask",
+        f"iseq ${{waits}} {ROUNDS_PER_LEASE} || goto ask",
         "set waits:int32 0",
         "echo Rookery: renewing the address",
         "dhcp ||",
@@ -161,7 +160,7 @@ def answer(request: BootRequest, node: Node | None, what: BootFiles | None) -> s
     """The script for one machine.
 
     node: whose machine it is, None when nobody knows it. what: the files to boot, None when there are none.
-    Raises RookeryError `invalid` when the node's arguments cannot go into a script; `refusal` shows that to the machine.
+    Raises RookeryError `invalid` when the node's arguments cannot go into a script; `refusal` makes one that says so.
     """
     mac = request.macs[0]
     if node is None:
@@ -233,7 +232,8 @@ def _boot(request: BootRequest, node: Node, what: BootFiles) -> str:
         f"echo Rookery: ${{doing}} failed; asking again in {_spread(request.macs[0])} s",
         "imgfree",
         f"sleep {_spread(request.macs[0])}",
-        "exit 1",
+        # It has waited already: START asks again at once.
+        "exit 0",
     )
 
 
