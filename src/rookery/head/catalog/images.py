@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images, versions and tags in the tables: every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from rookery import codec
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.catalog.models import ImageModel, NodeModel, TagModel, VersionModel
+from rookery.head.catalog.noderange import fold, natural_key
+from rookery.head.catalog.rows import Image, Version
+from rookery.wire.manifest import SignedManifest, VersionKind, require_name, require_sha256
+from rookery.wire.report import NodeState
+
+DEFAULT_TAG = "latest"
+SHORTEST_PREFIX = 8
+EXPECTED = "expected NAME, NAME:TAG, NAME@ID or a version's ID (its first 8 digits or more)"
+_ID_PREFIX = re.compile(r"[0-9a-f]{8,64}")
+# In these states a node runs its version, or is on its way to it.
+_RUNNING = (NodeState.BOOTING, NodeState.PROVISIONING, NodeState.READY, NodeState.FAILED)
+
+
+def add(connection: Connection, version: Version, tag: str | None) -> None:
+    """Store a version under its image, and point its tags and `tag` at it. The same version again only moves tags."""
+    require_name(version.image, "image name")
+    require_sha256(version.id, "version id")
+    for name in tags_of(version.tags, tag):
+        require_name(name, "tag")
+    if connection.execute(select(ImageModel.name).where(ImageModel.name == version.image)).scalar() is None:
+        connection.execute(insert(ImageModel), {"name": version.image})
+    key = (VersionModel.image == version.image, VersionModel.id == version.id)
+    if connection.execute(select(VersionModel.id).where(*key)).scalar() is None:
+        connection.execute(insert(VersionModel), _values(version))
+    for name in tags_of(version.tags, tag):
+        move_tag(connection, version.image, name, version.id)
+
+
+def tags_of(tags: Iterable[str], tag: str | None) -> tuple[str, ...]:
+    """`tags` and `tag`, none twice."""
+    return tuple(dict.fromkeys([*tags, *([tag] if tag else [])]))
+
+
+def find(connection: Connection, image: str | None = None, prefix: str | None = None) -> list[Version]:
+    """Versions, newest first: all, of an image, with an id that begins with `prefix`."""
+    statement = select(VersionModel.__table__)
+    tagged = select(TagModel.image, TagModel.version_id, TagModel.name).order_by(TagModel.name)
+    if image is not None:
+        statement = statement.where(VersionModel.image == image)
+        tagged = tagged.where(TagModel.image == image)
+    if prefix is not None:
+        statement = statement.where(VersionModel.id.startswith(prefix, autoescape=True))
+    tags: dict[tuple[str, str], list[str]] = {}
+    for owner, number, name in connection.execute(tagged):
+        tags.setdefault((owner, number), []).append(name)
+    statement = statement.order_by(VersionModel.published_at.desc(), VersionModel.id, VersionModel.image)
+    return [_version(row, tags.get((row.image, row.id), [])) for row in connection.execute(statement)]
+
+
+def by_id(connection: Connection, version_id: str) -> Version:
+    """The version with an id; of several images that have it, the one that had it first. Raises `not-found`."""
+    found = find(connection, prefix=version_id) if _ID_PREFIX.fullmatch(version_id) else []
+    whole = [version for version in found if version.id == version_id]
+    if not whole:
+        raise RookeryError(f"there is no version {version_id[:64]!r}", kind=ErrorKind.NOT_FOUND, hint=EXPECTED)
+    return whole[-1]
+
+
+def images(connection: Connection) -> tuple[Image, ...]:
+    """All images with their versions, in natural order of names."""
+    names = connection.execute(select(ImageModel.name)).scalars()
+    versions = find(connection)
+    return tuple(
+        Image(name, tuple(version for version in versions if version.image == name))
+        for name in sorted(names, key=natural_key)
+    )
+
+
+def image(connection: Connection, name: str) -> Image:
+    """One image. Raises `not-found`."""
+    versions = find(connection, image=name)
+    if not versions:
+        raise _no_image(connection, name)
+    return Image(name, tuple(versions))
+
+
+def resolve(connection: Connection, reference: str) -> Version:
+    """The version that a reference means now. Raises `not-found`, or `conflict` when a prefix means several."""
+    name, at, prefix = reference.partition("@")
+    if at:
+        if not _ID_PREFIX.fullmatch(prefix):
+            raise RookeryError(f"{reference[:80]!r} means no version", kind=ErrorKind.INVALID, hint=EXPECTED)
+        return _only(reference, find(connection, image=name, prefix=prefix))
+    name, colon, tag = reference.partition(":")
+    versions = find(connection, image=name)
+    for version in versions:
+        if (tag or DEFAULT_TAG) in version.tags:
+            return version
+    if not versions and not colon and _ID_PREFIX.fullmatch(name) and (found := find(connection, prefix=name)):
+        return _only(reference, found)
+    if not versions:
+        raise _no_image(connection, name)
+    known = sorted({name for version in versions for name in version.tags}, key=natural_key)
+    raise RookeryError(
+        f"image {name} has no tag {tag or DEFAULT_TAG!r}",
+        kind=ErrorKind.NOT_FOUND,
+        hint=f"its tags are {', '.join(known)}" if known else f"it has no tags: name a version as {name}@ID",
+    )
+
+
+def move_tag(connection: Connection, image_name: str, tag: str, version_id: str) -> None:
+    """Point a tag at a version of the image. Raises `not-found`."""
+    require_name(tag, "tag")
+    version = _only(f"{image_name}@{version_id}", find(connection, image=image_name, prefix=version_id))
+    key = (TagModel.image == image_name, TagModel.name == tag)
+    moved = connection.execute(update(TagModel).where(*key).values(version_id=version.id)).rowcount
+    if not moved:
+        connection.execute(insert(TagModel), {"image": image_name, "name": tag, "version_id": version.id})
+
+
+def remove_image(connection: Connection, name: str) -> tuple[Version, ...]:
+    """Delete an image with its versions and return these. Raises `not-found`, or `conflict` while nodes need it."""
+    versions = image(connection, name).versions
+    _refuse_needed(connection, versions, f"image {name}")
+    connection.execute(delete(ImageModel).where(ImageModel.name == name))
+    return versions
+
+
+def remove_version(connection: Connection, version_id: str) -> tuple[Version, ...]:
+    """Delete a version under every image that has it, and images that have nothing left. Raises as `remove_image`."""
+    by_id(connection, version_id)
+    versions = find(connection, prefix=version_id)
+    _refuse_needed(connection, versions, f"version {version_id[:12]}")
+    connection.execute(delete(VersionModel).where(VersionModel.id == version_id))
+    left = select(VersionModel.id).where(VersionModel.image == ImageModel.name).exists()
+    names = [version.image for version in versions]
+    connection.execute(delete(ImageModel).where(ImageModel.name.in_(names), ~left))
+    return tuple(versions)
+
+
+def _refuse_needed(connection: Connection, versions: Sequence[Version], what: str) -> None:
+    """Raise `conflict` when a node is assigned, or runs, one of `versions`."""
+    going = {(version.image, version.id) for version in versions}
+    staying = {version.id for version in find(connection) if (version.image, version.id) not in going}
+    gone = {version.id for version in versions} - staying
+    assigned, running = set(), set()
+    meanings: dict[str, bool] = {}
+    statement = select(NodeModel.name, NodeModel.image, NodeModel.version, NodeModel.state)
+    for name, reference, version_id, state in connection.execute(statement):
+        if version_id in gone and NodeState(state) in _RUNNING:
+            running.add(name)
+        if reference is not None:
+            if reference not in meanings:
+                meanings[reference] = _meant(connection, reference) in going
+            if meanings[reference]:
+                assigned.add(name)
+    if assigned or running:
+        parts = [
+            f"{fold(names)} {verb} it" for names, verb in ((assigned, "assigned to"), (running, "running")) if names
+        ]
+        raise RookeryError(
+            f"{what} is needed: {' and '.join(parts)}",
+            kind=ErrorKind.CONFLICT,
+            hint="deploy another image to these nodes and start them again first",
+        )
+
+
+def _meant(connection: Connection, reference: str) -> tuple[str, str] | None:
+    try:
+        version = resolve(connection, reference)
+    except RookeryError:
+        return None
+    return version.image, version.id
+
+
+def _only(reference: str, found: Sequence[Version]) -> Version:
+    ids = {version.id for version in found}
+    if len(ids) > 1:
+        raise RookeryError(
+            f"{reference[:200]!r} means {len(ids)} versions",
+            kind=ErrorKind.CONFLICT,
+            details="\n".join(sorted(ids)),
+            hint="give more digits of the id",
+        )
+    if not found:
+        raise RookeryError(f"there is no version {reference[:200]!r}", kind=ErrorKind.NOT_FOUND, hint=EXPECTED)
+    return found[-1]
+
+
+def _no_image(connection: Connection, name: str) -> RookeryError:
+    known = sorted(connection.execute(select(ImageModel.name).limit(20)).scalars(), key=natural_key)
+    return RookeryError(
+        f"there is no image {name[:128]!r}",
+        kind=ErrorKind.NOT_FOUND,
+        hint=f"there are {', '.join(known)}" if known else "build one with 'rookery image build'",
+    )
+
+
+def _values(version: Version) -> dict[str, Any]:
+    return {
+        "image": version.image,
+        "id": version.id,
+        "kind": version.kind.value,
+        "published_at": version.published_at,
+        "size": version.size,
+        "manifest": json.dumps(codec.encode(version.manifest)),
+        "recipe": version.recipe,
+        "packages": json.dumps(version.packages),
+    }
+
+
+def _version(row: Any, tags: Sequence[str]) -> Version:
+    return Version(
+        id=row.id,
+        image=row.image,
+        kind=VersionKind(row.kind),
+        published_at=row.published_at,
+        size=row.size,
+        manifest=codec.loads(SignedManifest, row.manifest, what="stored manifest"),
+        tags=tuple(tags),
+        recipe=row.recipe,
+        packages=cast("dict[str, str]", json.loads(row.packages)),
+    )
