@@ -26,19 +26,21 @@ MOST_EVENTS = 1000
 
 
 @dataclass(frozen=True)
-class NewNode:
-    """A node to add. macs: in any usual spelling. address: its fixed IPv4 address, or empty."""
+class Machine:
+    """The machine that a node is. macs: in any usual spelling. address: its fixed IPv4 address, or empty."""
 
-    name: Name
+    node: Name
     macs: Annotated[tuple[Short, ...], Length(64)] = ()
     address: Short = ""
 
 
 @dataclass(frozen=True)
 class AddNodes:
-    """Nodes to add, all or none. settings: `key=value` for each of them, as in SetNodes."""
+    """Nodes to add, all or none. machines: which machines they are: none, or one for each node. settings: `key=value`
+    for each of them, as in SetNodes."""
 
-    nodes: Annotated[tuple[NewNode, ...], Length(MOST_NODES)]
+    nodes: Noderange
+    machines: Annotated[tuple[Machine, ...], Length(MOST_NODES)] = ()
     settings: Annotated[dict[str, str], Length(MOST_CHANGES)] = field(default_factory=dict)
 
 
@@ -178,11 +180,21 @@ class Copies:
 
 
 @dataclass(frozen=True)
+class StateCount:
+    """The nodes of a status that are in one state, folded, and how many they are."""
+
+    state: str
+    nodes: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Status:
-    """The nodes asked for, and what the head sent for them. at: the head's clock."""
+    """The nodes asked for, and what the head sent for them. at: the head's clock. states: in the order of a journey."""
 
     at: float
     nodes: tuple[NodeStatus, ...]
+    states: tuple[StateCount, ...] = ()
     copies: tuple[Copies, ...] = ()
 
 

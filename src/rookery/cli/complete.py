@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the shell completes: names of nodes and images, asked of the head. When it is away there is nothing to offer,
+and nothing is said."""
+
+from __future__ import annotations
+
+import typer
+
+from rookery.api.client import Client
+from rookery.cli.connection import connect
+from rookery.errors import RookeryError
+
+SETTINGS = (
+    "name=",
+    "mac=",
+    "address=",
+    "image=",
+    "mode=ram",
+    "kernel_arguments=",
+    "may_seed=true",
+    "may_seed=false",
+    "groups=",
+)
+
+
+def _client(ctx: typer.Context) -> Client:
+    given = ctx.params
+    return connect(given.get("directory"), given.get("head"), given.get("token"))
+
+
+def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of nodes that begin with the last part of what was typed (after a comma)."""
+    before, comma, last = incomplete.rpartition(",")
+    try:
+        with _client(ctx) as client:
+            names = [node.name for node in client.nodes().nodes]
+    except RookeryError:
+        return []
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+
+def images(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of images."""
+    try:
+        with _client(ctx) as client:
+            return [image.name for image in client.images().images if image.name.startswith(incomplete)]
+    except RookeryError:
+        return []
+
+
+def references(ctx: typer.Context, incomplete: str) -> list[str]:
+    """`name:tag` of every tagged version."""
+    try:
+        with _client(ctx) as client:
+            versions = [version for image in client.images().images for version in image.versions]
+    except RookeryError:
+        return []
+    found = [f"{version.image}:{tag}" for version in versions for tag in version.tags]
+    return [reference for reference in found if reference.startswith(incomplete)]
+
+
+def settings(incomplete: str) -> list[str]:
+    """The keys that `node set` knows."""
+    return [setting for setting in SETTINGS if setting.startswith(incomplete)]

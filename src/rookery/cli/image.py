@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rookery image …`: build images, and see, tag and remove what is published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rookery.api import types
+from rookery.api.client import Client
+from rookery.cli import complete, jobs, render
+from rookery.cli.connection import speaks_to_head
+from rookery.cli.options import Json, Yes, confirm
+from rookery.cli.render import examples
+from rookery.errors import ErrorKind, RookeryError
+
+app = typer.Typer(no_args_is_help=True, help="Build images, and see, tag and remove what is published.")
+
+ImageName = Annotated[str, typer.Argument(metavar="NAME", help="The image's name.", autocompletion=complete.images)]
+Reference = Annotated[
+    str,
+    typer.Argument(metavar="NAME[:TAG]", help="NAME, NAME:TAG, NAME@ID or an ID.", autocompletion=complete.references),
+]
+
+
+@app.command(
+    "build",
+    epilog=examples("rookery image build base examples/base.toml", "rookery image build base base.toml --tag testing"),
+)
+@speaks_to_head
+def build(
+    client: Client,
+    name: ImageName,
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.", dir_okay=False)],
+    tag: Annotated[str, typer.Option(help="The name for this version.")] = "latest",
+    as_json: Json = False,
+) -> None:
+    """Build an image on the head from a recipe and publish it as a new version.
+
+    Ctrl-C cancels the build on the head; nothing half-built stays behind.
+    """
+    try:
+        text = recipe.read_text()
+    except FileNotFoundError:
+        raise RookeryError(
+            f"no recipe {recipe}", kind=ErrorKind.NOT_FOUND, hint="docs/reference/recipe.md tells how to write one"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise RookeryError(f"{recipe} is not UTF-8 text: {error}", kind=ErrorKind.INVALID) from None
+    whole = recipe.resolve()
+    job = client.build(types.Build(name, text, str(recipe), str(whole.parent), tag))
+    show_version(client, jobs.follow(client, job).version, as_json=as_json)
+
+
+def show_version(client: Client, version_id: str, *, as_json: bool) -> types.Version:
+    """Print a version that has just been made, and return it."""
+    version = client.version(version_id).version
+    if as_json:
+        render.show_json(version)
+    else:
+        names = ", ".join(f"{version.image}:{tag}" for tag in version.tags)
+        render.out().print(
+            f"{names or version.image} is version {render.short(version.id)}, {render.size(version.size)}", markup=False
+        )
+    return version
+
+
+@app.command("list", epilog=examples("rookery image list", "rookery image list --json"))
+@speaks_to_head
+def list_images(client: Client, as_json: Json = False) -> None:
+    """List images and their versions."""
+    images = client.images()
+    if as_json:
+        render.show_json(images)
+        return
+    versions = [version for image in images.images for version in image.versions]
+    rows = [
+        (
+            v.image,
+            ", ".join(v.tags),
+            render.short(v.id),
+            v.kind,
+            v.architecture,
+            render.size(v.size),
+            render.moment(v.published_at),
+        )
+        for v in versions
+    ]
+    columns = ("IMAGE", "TAGS", "VERSION", "KIND", "ARCH", "SIZE", "PUBLISHED")
+    if rows:
+        render.out().print(render.table(columns, rows, right=("SIZE",)))
+    else:
+        render.err().print("no images yet; 'rookery image build NAME RECIPE' makes one")
+
+
+@app.command("show", epilog=examples("rookery image show base", "rookery image show base:testing --json"))
+@speaks_to_head
+def show(
+    client: Client,
+    reference: Reference,
+    packages: Annotated[bool, typer.Option("--packages", help="List its packages too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one version: its blobs, kernel, recipe and packages."""
+    details = client.version(reference)
+    if as_json:
+        render.show_json(details)
+        return
+    version, console = details.version, render.out()
+    pairs = [
+        ("image", version.image),
+        ("tags", ", ".join(version.tags)),
+        ("version", version.id),
+        ("kind", version.kind),
+        ("architecture", version.architecture),
+        ("kernel", version.kernel_release),
+        ("size", render.size(version.size)),
+        ("published", render.moment(version.published_at)),
+        ("packages", str(len(details.packages)) if details.packages else ""),
+    ]
+    console.print(render.table(("", ""), [pair for pair in pairs if pair[1]]))
+    blobs = [(b.role, b.name, render.size(b.size), b.sha256, "swarm" if b.info_hash else "HTTP") for b in version.blobs]
+    console.print()
+    console.print(render.table(("ROLE", "NAME", "SIZE", "SHA-256", "CARRIED BY"), blobs, right=("SIZE",)))
+    if packages:
+        console.print()
+        console.print(render.table(("PACKAGE", "VERSION"), sorted(details.packages.items())))
+    if details.recipe:
+        console.print()
+        console.print(details.recipe.rstrip(), markup=False)
+
+
+@app.command("tag", epilog=examples("rookery image tag base stable latest", "rookery image tag base stable 3f2a9c01"))
+@speaks_to_head
+def tag_version(
+    client: Client,
+    name: ImageName,
+    tag: Annotated[str, typer.Argument(help="The tag to set or move.")],
+    version: Annotated[str, typer.Argument(help="A version: another tag, or the first digits of its id.")],
+    as_json: Json = False,
+) -> None:
+    """Let NAME:TAG be another version. Nodes that have NAME:TAG boot it next time."""
+    tagged = client.tag(name, tag, version)
+    if as_json:
+        render.show_json(tagged)
+    else:
+        render.out().print(f"{name}:{tag} is version {render.short(tagged.id)}", markup=False)
+
+
+@app.command("rm", epilog=examples("rookery image rm old", "rookery image rm base --version 3f2a9c01 -y"))
+@speaks_to_head
+def remove(
+    client: Client,
+    name: ImageName,
+    version: Annotated[str, typer.Option(help="Only this version: the first digits of its id, or a tag.")] = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Remove an image, or one version of it, and its files. Refused while nodes have it."""
+    what = f"{name}@{version}" if version else f"{name} with {len(client.image(name).versions)} versions"
+    confirm(f"remove {what}?", yes=yes)
+    removed = client.remove_image(name, version)
+    if as_json:
+        render.show_json(removed)
+    else:
+        render.out().print(f"removed {', '.join(render.short(item) for item in removed.removed)}", markup=False)

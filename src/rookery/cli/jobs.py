@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Following a job on the head: a progress bar while it runs, and Ctrl-C ends it there too."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from rookery.api.client import Client
+from rookery.api.types import Job, JobProgress, JobState
+from rookery.cli import render
+from rookery.errors import ErrorKind, RookeryError
+
+WAIT_SECONDS = 20.0
+ENDED = {JobState.DONE, JobState.FAILED, JobState.CANCELLED}
+
+
+class _Amount(ProgressColumn):
+    """Done of total, in the unit of the work."""
+
+    def render(self, task: Task) -> Text:
+        """The cell of one task."""
+        if not task.total:
+            return Text("")
+        if task.fields["unit"] == "bytes":
+            return Text(f"{render.size(task.completed)} of {render.size(task.total)}")
+        return Text(f"{task.completed:.0f} of {task.total:.0f}")
+
+
+def follow(client: Client, job: Job) -> Job:
+    """Wait until a job has ended and return it, showing where it is.
+
+    Raises RookeryError: the job's own error, or `cancelled` when the user pressed Ctrl-C (the job is cancelled then).
+    """
+    console = render.err()
+    try:
+        ended = _follow_bar(client, job, console) if console.is_terminal else _follow_lines(client, job, console)
+    except KeyboardInterrupt:
+        client.cancel_job(job.id)
+        raise RookeryError(f"{job.kind} of {job.subject} was cancelled", kind=ErrorKind.CANCELLED) from None
+    if ended.state is not JobState.DONE:
+        raise RookeryError.from_record(ended.error) if ended.error else RookeryError(f"{job.kind} failed")
+    return ended
+
+
+def _follow_bar(client: Client, job: Job, console: Console) -> Job:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), _Amount(), TimeElapsedColumn())
+    with Progress(
+        *columns, TextColumn("[dim]{task.fields[line]}", markup=True), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(job.kind, total=None, unit="steps", line="")
+        while job.state not in ENDED:
+            now = job.progress
+            bar.update(
+                task,
+                description=now.stage or str(job.state),
+                total=now.total or None,
+                completed=now.done,
+                unit=now.unit,
+                line=now.line[-60:].replace("[", "("),
+            )
+            job = client.job(job.id, after=job.revision, wait=WAIT_SECONDS)
+    return job
+
+
+def _follow_lines(client: Client, job: Job, console: Console) -> Job:
+    last = ""
+    while True:
+        stage = _stage(job.progress) if job.state is JobState.RUNNING else str(job.state)
+        if stage and stage != last and job.state not in ENDED:
+            console.print(f"{job.kind} {job.subject}: {stage}", markup=False)
+            last = stage
+        if job.state in ENDED:
+            return job
+        job = client.job(job.id, after=job.revision, wait=WAIT_SECONDS)
+
+
+def _stage(progress: JobProgress) -> str:
+    return progress.stage

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How nodes come up, drawn: the live view, the plain lines for a log, and the tables of status and of the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rookery.api.types import NodeStatus, Status
+from rookery.cli import render
+
+# Steps as nodes name them (wire/report.Step), in the order of a journey.
+STEPS = (
+    "firmware",
+    "kernel",
+    "modules",
+    "network",
+    "probe",
+    "hello",
+    "orders",
+    "fetch",
+    "verify",
+    "root",
+    "settle",
+    "switch",
+    "system",
+)
+ACROSS = 6  # nodes that stand side by side in the table of steps; more of them stand below each other
+LIVE_NODES = 40  # rows of the live view: those that are not ready come first
+
+
+def where(node: NodeStatus) -> str:
+    """The step that a node is in, in words."""
+    if node.error is not None:
+        again = f", attempt {node.attempt}" if node.attempt > 1 else ""
+        return f"{node.step} failed{again}: {node.error.message}"
+    if node.state in {"provisioning", "failed"}:
+        return node.step
+    return node.state
+
+
+def elapsed(node: NodeStatus) -> float:
+    """Seconds of the steps that a node has finished."""
+    return sum(node.seconds.values())
+
+
+def from_where(node: NodeStatus) -> str:
+    """How a node's bytes divide: `83 % peers, 17 % head`; empty when there are none."""
+    transfer = node.transfer
+    whole = transfer.from_head + transfer.from_peers
+    if not whole:
+        return ""
+    peers = round(100 * transfer.from_peers / whole)
+    return f"{peers} % peers, {100 - peers} % head"
+
+
+def states_table(status: Status) -> Table:
+    """The nodes folded by state."""
+    rows = [(render.state(item.state), str(item.count), item.nodes) for item in status.states]
+    return render.table(("STATE", "COUNT", "NODES"), rows, right=("COUNT",))
+
+
+def nodes_table(nodes: Sequence[NodeStatus]) -> Table:
+    """One row a node: where it is, and what it received from whom."""
+    columns = ("NODE", "STATE", "STEP", "IMAGE", "VERSION", "SECONDS", "FROM HEAD", "FROM PEERS", "PEERS' SHARE")
+    rows = [
+        (
+            node.name,
+            render.state(node.state),
+            where(node) if node.state != where(node) else "",
+            node.image,
+            render.short(node.version),
+            f"{elapsed(node):.1f}" if node.seconds else "",
+            render.size(node.transfer.from_head) if node.transfer.total else "",
+            render.size(node.transfer.from_peers) if node.transfer.total else "",
+            render.share(node.transfer.from_peers, node.transfer.from_head + node.transfer.from_peers),
+        )
+        for node in nodes
+    ]
+    return render.table(columns, rows, right=columns[5:])
+
+
+def steps_table(nodes: Sequence[NodeStatus]) -> Table:
+    """Seconds in each step. A few nodes stand side by side; many stand below each other."""
+    known = [step for step in STEPS if any(step in node.seconds for node in nodes)]
+    if len(nodes) <= ACROSS:
+        names = [node.name for node in nodes]
+        rows = [[step, *(_seconds(node, step) for node in nodes)] for step in known]
+        rows.append(["all steps", *(f"{elapsed(node):.2f}" for node in nodes)])
+        return render.table(("SECONDS IN STEP", *names), rows, right=names)
+    rows = [[node.name, *(_seconds(node, step) for step in known), f"{elapsed(node):.2f}"] for node in nodes]
+    columns = ("NODE", *(step.upper() for step in known), "ALL STEPS")
+    return render.table(columns, rows, right=columns[1:])
+
+
+def _seconds(node: NodeStatus, step: str) -> str:
+    return f"{node.seconds[step]:.2f}" if step in node.seconds else "-"
+
+
+def copies_lines(status: Status) -> list[str]:
+    """What the head sent, in copies of each version."""
+    return [
+        f"The head sent {item.copies:.2f} copies of {item.image} ({render.short(item.version)}, "
+        f"{render.size(item.size)}): {render.size(item.sent)} to {item.nodes} node{'' if item.nodes == 1 else 's'}."
+        for item in status.copies
+    ]
+
+
+def final(status: Status) -> Group:
+    """The end of a watch: seconds in each step, bytes from head and peers, version and state, then the copies."""
+    parts: list[RenderableType] = []
+    if any(node.seconds for node in status.nodes):
+        parts += [steps_table(status.nodes), ""]
+    parts.append(nodes_table(status.nodes))
+    copies = copies_lines(status)
+    return Group(*parts, *(["", *copies] if copies else []))
+
+
+def live(status: Status, seconds: float) -> Group:
+    """The live view: a head line, then one row a node with a bar; those under way come first."""
+    ready = sum(node.state == "ready" for node in status.nodes)
+    failed = sum(node.state == "failed" for node in status.nodes)
+    total = sum(node.transfer.rate for node in status.nodes)
+    line = Text(f"{ready} of {len(status.nodes)} ready", style="bold")
+    line.append(f", {failed} failed" if failed else "", style="red")
+    line.append(f"   {render.seconds(seconds)}   {render.rate(total)} in all")
+    order = sorted(status.nodes, key=lambda node: (node.state == "ready", node.state == "new"))
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("NODE", "STATE", "STEP", "", "FETCHED", "RATE", "FROM"):
+        drawn.add_column(column, justify="right" if column in {"FETCHED", "RATE"} else "left", no_wrap=column != "STEP")
+    for node in order[:LIVE_NODES]:
+        drawn.add_row(*_live_row(node))
+    rest = len(order) - LIVE_NODES
+    return Group(line, drawn, *([Text(f"and {rest} more", style="dim")] if rest > 0 else []))
+
+
+def _live_row(node: NodeStatus) -> tuple[RenderableType, ...]:
+    transfer = node.transfer
+    bar = ProgressBar(total=transfer.total, completed=transfer.done, width=20) if transfer.total else ""
+    return (
+        node.name,
+        render.state(node.state),
+        Text(where(node) if where(node) != node.state else "", style="red" if node.error else ""),
+        bar,
+        f"{render.size(transfer.done)} of {render.size(transfer.total)}" if transfer.total else "",
+        render.rate(transfer.rate) if transfer.rate else "",
+        from_where(node),
+    )
+
+
+def lines(before: Mapping[str, NodeStatus], status: Status) -> list[str]:
+    """Plain lines for what changed since `before` (by name): one for each node in another state, step or error."""
+    found: list[str] = []
+    for node in status.nodes:
+        last = before.get(node.name)
+        if last is not None and (last.state, last.step, last.error) == (node.state, node.step, node.error):
+            continue
+        text = f"{node.name}: {node.state}"
+        text += f", {where(node)}" if where(node) not in {node.state, ""} else ""
+        text += f", {from_where(node)}" if from_where(node) and node.step not in {"", "fetch"} else ""
+        found.append(text)
+    return found
+
+
+def transfer_line(status: Status) -> str:
+    """One plain line for all fetches under way; empty when there are none."""
+    busy = [
+        node for node in status.nodes if node.step == "fetch" and node.state == "provisioning" and node.transfer.total
+    ]
+    if not busy:
+        return ""
+    done = sum(node.transfer.done for node in busy)
+    total = sum(node.transfer.total for node in busy)
+    rate = sum(node.transfer.rate for node in busy)
+    return f"fetching on {len(busy)} nodes: {render.size(done)} of {render.size(total)}, {render.rate(rate)}"
