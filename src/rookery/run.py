@@ -24,6 +24,7 @@ from rookery.errors import ErrorKind, RookeryError
 
 KEPT_LINES = 20
 PIPE = subprocess.PIPE
+Child = subprocess.Popen[bytes]  # for annotations elsewhere: only this module imports subprocess
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TERM")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
