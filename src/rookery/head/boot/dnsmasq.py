@@ -14,7 +14,6 @@ import pwd
 import re
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections import deque
@@ -260,7 +259,7 @@ class Dnsmasq:
         self._stopping = threading.Event()
         self._settled = threading.Event()  # the first start has succeeded or failed
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: run.Child | None = None
         self._thread: threading.Thread | None = None
         self._lines: deque[str] = deque(maxlen=run.KEPT_LINES)
         self._error: RookeryError | None = None
