@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds Debian roots with mmdebstrap."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import identity, sources
+from rookery.head.build.builder import SOURCE_DATE, BuiltTree
+from rookery.head.build.recipe import Recipe
+from rookery.head.progress import OnProgress, Progress
+from rookery.run import RunError, run, which
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?([=/][A-Za-z0-9.+:~_-]+)?")
+_HOOKS = Path("/usr/share/mmdebstrap/hooks")
+_MARK = "rookery-step:"
+
+# Package state that differs from build to build or is of no use in an image; relative to the root.
+CLEANED = (
+    "var/lib/apt/lists/*",
+    "var/cache/apt/*",
+    "var/lib/dpkg/*-old",
+    "var/lib/dpkg/lock*",
+    "var/lib/dpkg/triggers/Lock",
+    "var/cache/debconf/*-old",
+    "var/lib/apt/daily_lock",
+    "etc/apt/apt.conf.d/99mmdebstrap",  # how the head reaches archives: may hold a proxy's password
+    "boot/initrd.img*",
+    "initrd.img",
+    "initrd.img.old",
+    "vmlinuz.old",
+)
+
+
+class DebBuilder:
+    """Debian, by mmdebstrap, from the recipe's mirror or the archives that the head itself uses."""
+
+    def check(self, recipe: Recipe) -> None:
+        """See Builder.check."""
+        if os.geteuid() != 0:
+            raise RookeryError(
+                "building an image needs root (files of the image belong to its own users)",
+                kind=ErrorKind.FORBIDDEN,
+                hint="run the head as root",
+            )
+        for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("dpkg-query", "dpkg")):
+            if which(program) is None:
+                raise RookeryError(
+                    f"building a Debian image needs {program}, which is not installed",
+                    kind=ErrorKind.MISSING,
+                    hint=f"apt install {package}",
+                )
+        for name in (recipe.kernel, *recipe.packages):
+            if not _PACKAGE.fullmatch(name):
+                raise RookeryError(
+                    f"{name!r} is not a Debian package name",
+                    kind=ErrorKind.INVALID,
+                    hint="expected: a name as in 'openssh-server', 'NAME=VERSION' or 'NAME/SUITE'",
+                )
+
+    def build(
+        self, recipe: Recipe, tree: Path, scratch: Path, on_progress: OnProgress, cancel: threading.Event
+    ) -> BuiltTree:
+        """See Builder.build."""
+        meter = _Meter(on_progress)
+        try:
+            run(
+                _command(recipe, tree, scratch),
+                on_line=meter.line,
+                cancel=cancel,
+                env={
+                    "SOURCE_DATE_EPOCH": str(SOURCE_DATE),
+                    "DEBIAN_FRONTEND": "noninteractive",
+                    # The word of the kernel package's own hook (/etc/kernel/postinst.d) for "this kernel needs none":
+                    # a node comes up on Rookery's agent, so an initramfs here would be 15 MB for every node to fetch
+                    # and never to use. On a node, update-initramfs works as ever.
+                    "INITRD": "No",
+                },
+            )
+        except RunError as error:
+            raise _explained(recipe, meter, error) from error
+        _clean_sources(tree)
+        identity.remove(tree, CLEANED)
+        return BuiltTree(_packages(tree))
+
+
+def _command(recipe: Recipe, tree: Path, scratch: Path) -> list[str | Path]:
+    argv: list[str | Path] = [
+        # Namespaces of its own: whatever a maintainer script mounts or leaves running is gone with mmdebstrap, also
+        # when that is killed.
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"),
+        *("mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=minbase"),
+        f"--architectures={ARCHITECTURES[recipe.architecture]}",
+        f"--components={','.join(recipe.components)}",
+        f"--include={','.join((recipe.kernel, *recipe.packages))}",
+        # An image lists what it holds; what it does not list it does not need.
+        '--aptopt=APT::Install-Recommends "false"',
+        "--dpkgopt=force-unsafe-io",
+        *(f"--aptopt={line}" for line in sources.acquire_settings()),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
+        *(f"--dpkgopt=path-include={pattern}" for pattern in recipe.keep),
+    ]
+    # Debian 12 and later: merge /usr by symbolic links at once, or the package that converts brings perl (45 MB).
+    if (_HOOKS / "maybe-merged-usr").is_dir():
+        argv.append(f"--hook-dir={_HOOKS / 'maybe-merged-usr'}")
+    argv += [f"--customize-hook={hook}" for hook in _hooks(recipe, scratch)]
+    return [*argv, recipe.suite, tree, *_mirrors(recipe, scratch)]
+
+
+def _mirrors(recipe: Recipe, scratch: Path) -> list[str | Path]:
+    """mmdebstrap's arguments that say where packages are; none for its default of the distribution."""
+    if recipe.mirror:
+        return [recipe.mirror]
+    own = sources.own_archives(recipe.distribution, recipe.suite, recipe.components)
+    if not own:
+        return []
+    path = scratch / "head.sources"
+    path.write_text("\n".join(archive.stanza() for archive in own))
+    return [path]
+
+
+def _hooks(recipe: Recipe, scratch: Path) -> list[str]:
+    """Shell lines for mmdebstrap that bring in the recipe's files and run its commands; `$1` there is the root."""
+    lines = []
+    for index, file in enumerate(recipe.files):
+        staged = scratch / f"file{index}"
+        staged.write_bytes(file.content)
+        # Written from inside the root, where its links lead to itself and not into this head's file system.
+        script = 'mkdir -p "${1%/*}/" && rm -f "$1" && cat > "$1" && chown "$3" "$1" && chmod "$2" "$1"'
+        lines.append(
+            f'echo "{_MARK} file {index}" >&2; '
+            f'chroot "$1" /bin/sh -ec {shlex.quote(script)} sh '
+            f"{shlex.quote(file.path)} {file.mode:04o} {file.owner} < {shlex.quote(str(staged))}"
+        )
+    for index, command in enumerate(recipe.commands):
+        lines.append(f'echo "{_MARK} command {index}" >&2; chroot "$1" /bin/sh -ec {shlex.quote(command)} sh')
+    return lines
+
+
+class _Meter:
+    """Turns the output of mmdebstrap, apt and dpkg into progress, and keeps what explains a failure."""
+
+    _STAGES = (
+        ("I: running apt-get update", "reading package lists"),
+        ("I: downloading packages", "downloading"),
+        ("I: extracting archives", "unpacking the base"),
+        ("I: installing essential packages", "installing the base"),
+        ("I: installing remaining packages", "installing packages"),
+        ("I: cleaning package lists", "cleaning up"),
+    )
+    # Each package is unpacked once and set up once; the base is unpacked by mmdebstrap and again by dpkg.
+    _STEP = re.compile(r"(Unpacking|Setting up) \S+ ")
+    _COUNT = re.compile(r"\d+ upgraded, (\d+) newly installed")
+    _GET = re.compile(r"Get:(\d+) ")
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._tell = on_progress
+        self._stage, self._packages, self._done = "starting", 0, 0
+        self.errors: list[str] = []
+        self.step: tuple[str, int] | None = None
+
+    def line(self, line: str) -> None:
+        if line.startswith(_MARK):
+            kind, number = line.removeprefix(_MARK).split()
+            self.step, self._stage = (kind, int(number)), "running the recipe's commands"
+        if line.startswith(("E:", "dpkg: error", "chroot: failed")):
+            self.errors.append(line.removeprefix("E:").strip())
+        for start, stage in self._STAGES:
+            if line.startswith(start):
+                self._stage, self._done = stage, 0
+        if count := self._COUNT.match(line):
+            self._packages = int(count[1])
+        if got := self._GET.match(line):
+            self._done = int(got[1]) if "download" in self._stage else self._done
+        elif self._STEP.match(line):
+            self._done += 1
+        total = {"downloading": 1, "installing the base": 2, "installing packages": 2}.get(self._stage, 0)
+        total *= self._packages
+        self._tell(Progress(self._stage, min(self._done, total), total, "steps", line))
+
+
+def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
+    """The failure in the recipe's terms."""
+    details = "\n".join([*dict.fromkeys(meter.errors), error.record.details])
+    if meter.step is not None:
+        kind, index = meter.step
+        what = (
+            f"the command {recipe.commands[index]!r}" if kind == "command" else f"the file {recipe.files[index].path}"
+        )
+        return RookeryError(
+            f"{what} of the recipe failed in the image's root",
+            details=details,
+            hint="commands run with 'sh -e', after all packages and files are in",
+        )
+    text = "\n".join(meter.errors)
+    if missing := re.findall(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text):
+        names = ", ".join(dict.fromkeys(first or second for first, second in missing))
+        return RookeryError(
+            f"no package {names} in {recipe.distribution} {recipe.suite} ({', '.join(recipe.components)})",
+            kind=ErrorKind.INVALID,
+            details=details,
+            hint="correct the recipe's 'packages', or add the archive area to 'components'",
+        )
+    if re.search(r"Failed to fetch|Could not (resolve|connect)|Temporary failure|Unable to connect", details):
+        return RookeryError(
+            f"cannot reach the package archive of {recipe.distribution} {recipe.suite}",
+            kind=ErrorKind.UNAVAILABLE,
+            details=details,
+            hint="try 'apt update' on this head; another archive is named by the recipe's 'mirror'",
+        )
+    return RookeryError(
+        f"installing {recipe.distribution} {recipe.suite} failed: {_last(meter.errors)}", details=details
+    )
+
+
+def _last(errors: Sequence[str]) -> str:
+    telling = [line for line in errors if "setup failed" not in line and not line.startswith("mmdebstrap failed")]
+    return (telling or [*errors, "see the details"])[0]
+
+
+def _packages(tree: Path) -> dict[str, str]:
+    listing = run(
+        ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "--show", "--showformat=${Package}\t${Version}\n"]
+    ).stdout
+    pairs = (line.partition("\t") for line in sorted(listing.splitlines()))
+    return {name: version for name, _, version in pairs}
+
+
+def _clean_sources(tree: Path) -> None:
+    """Take names and passwords out of the archive addresses that the head lent to the image."""
+    apt = tree / "etc/apt"
+    for path in [apt / "sources.list", *(apt / "sources.list.d").glob("*")]:
+        if path.is_file() and not path.is_symlink():
+            text = path.read_text()
+            path.write_text(re.sub(r"(?m)^#.*\n", "", re.sub(r"://[^/@\s]+@", "://", text)))
+    unsafe = tree / "etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+    if unsafe.is_file():
+        lines = [line for line in unsafe.read_text().splitlines(keepends=True) if line.startswith("path-")]
+        unsafe.write_text("".join(lines))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a root nobody's: what would be one machine's identity, secret or history does not travel in an image.
+
+The same removals make an image reproducible: what is random or of the hour of the build is gone, and times are set.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# Relative to the root; the last part and those before it may be patterns (fnmatch). A directory goes with all in it.
+REMOVED = (
+    # identity and secrets, made anew on every node
+    "etc/hostname",
+    "etc/mailname",
+    "etc/ssh/ssh_host_*",
+    "etc/ssl/private/ssl-cert-snakeoil.key",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem",
+    "etc/iscsi/initiatorname.iscsi",
+    "etc/nvme/host*",
+    "etc/munge/munge.key",
+    "etc/popularity-contest.conf",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/random-seed",
+    "var/lib/systemd/credential.secret",
+    "var/lib/urandom/*",
+    "root/.ssh/id_*",
+    # history
+    *(
+        f"etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+    ),  # before the last change
+    "etc/.pwd.lock",
+    "root/.*_history",
+    "root/.lesshst",
+    "root/.viminfo",
+    "root/.cache",
+    "var/lib/dhcp/*",
+    "var/lib/dhcpcd/*",
+    "var/lib/NetworkManager/*",
+    "var/lib/systemd/timers/*",
+    "var/lib/systemd/timesync/*",
+    "var/lib/systemd/coredump/*",
+    "var/lib/ucf/*.[0-9]",
+    "var/spool/mail/*",
+    # caches that hold the inode numbers and times of the build
+    "var/cache/ldconfig/aux-cache",
+    "var/cache/fontconfig/*",
+    "var/cache/man/*",
+    # scratch
+    "run/*",
+    "tmp/*",
+    "tmp/.[!.]*",
+    "var/tmp/*",
+    "var/tmp/.[!.]*",
+)
+_LOGS = "var/log"
+
+
+def neutralise(tree: Path) -> None:
+    """Take everything out of the root `tree` that must not travel. Needs nothing of the image to run."""
+    remove(tree, REMOVED)
+    for path in _below(tree / _LOGS):
+        # Programs expect their directories, and make their files again.
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+    for path in _below(tree):
+        # Python's own compiler does not give the same bytes twice, and the cache is made again where it is missed.
+        if os.path.basename(path) == b"__pycache__" and stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+    if stat.S_ISREG(_mode(tree / "etc/resolv.conf")):
+        (tree / "etc/resolv.conf").unlink()  # the head's own, lent to the build
+    # Empty, not absent: systemd then makes an id at boot without taking it for a first boot, which would ask questions
+    # on the console and preset all units (machine-id(5), "First Boot Semantics").
+    if stat.S_ISDIR(_mode(tree / "etc")):
+        machine_id = tree / "etc/machine-id"
+        machine_id.unlink(missing_ok=True)
+        machine_id.touch()
+        machine_id.chmod(0o444)
+
+
+def settle_times(tree: Path, started: float) -> int:
+    """Give what the build made or touched (since `started`, seconds since 1970) one time; returns it, in seconds.
+
+    It is the time of the newest file that came in a package, so it depends on nothing but those. Directories get it
+    always: theirs tells only in which order files arrived. systemd's stamps say that nothing in /usr is newer than what
+    is in /etc and /var, which is true of an image and saves every boot the update services (systemd.unit(5),
+    ConditionNeedsUpdate=).
+    """
+    for stamp in ("etc/.updated", "var/.updated"):
+        if stat.S_ISDIR(_mode((tree / stamp).parent)):
+            (tree / stamp).unlink(missing_ok=True)
+            (tree / stamp).touch(0o644)
+    paths = [os.fsencode(tree), *_below(tree)]
+    states = [os.lstat(path) for path in paths]
+    packaged = [int(state.st_mtime) for state in states if stat.S_ISREG(state.st_mode) and state.st_mtime < started - 1]
+    epoch = max(packaged, default=0)
+    for path, state in zip(paths, states, strict=True):
+        when = epoch if stat.S_ISDIR(state.st_mode) or state.st_mtime > epoch else int(state.st_mtime)
+        os.utime(path, (when, when), follow_symlinks=False)
+    return epoch
+
+
+def remove(tree: Path, patterns: Iterable[str]) -> None:
+    """Remove what matches, never leaving `tree`: a symbolic link is removed itself and never followed."""
+    for pattern in patterns:
+        for path in _matching(os.fsencode(tree), pattern.split("/")):
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+
+def _matching(directory: bytes, parts: list[str]) -> list[bytes]:
+    if not stat.S_ISDIR(_mode(directory)):
+        return []
+    first, *rest = parts
+    names = [name for name in os.listdir(directory) if fnmatch.fnmatchcase(os.fsdecode(name), first)]
+    found = [os.path.join(directory, name) for name in sorted(names)]
+    return found if not rest else [below for path in found for below in _matching(path, rest)]
+
+
+def _below(directory: Path) -> Iterator[bytes]:
+    """Everything below, a directory before what is in it; what is removed meanwhile is not visited."""
+    if stat.S_ISDIR(_mode(directory)):
+        for parent, names, others in os.walk(os.fsencode(directory)):
+            for name in sorted([*names, *others]):
+                yield os.path.join(parent, name)
+
+
+def _mode(path: Path | bytes) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package archives that this head itself uses, for recipes that name no mirror.
+
+Whoever runs the head has already said, for apt, which archive is near and allowed; asking again would only be a second
+place to be wrong. Formats: sources.list(5), one-line and deb822.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rookery.run import run, which
+
+_ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)")
+# Only how to reach an archive and how to judge its age; all else of the head's apt has no place in an image's build.
+_ACQUIRE = re.compile(
+    r"Acquire::(?:(?:http|https)::[^\"]*|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date|Max-FutureTime)\s+\"[^\"]*\";"
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive of binary packages. signed_by: path of a keyring or an armored key, may be empty."""
+
+    uris: tuple[str, ...]
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
+    signed_by: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+
+    def stanza(self) -> str:
+        """As a deb822 stanza."""
+        fields = {
+            "Types": "deb",
+            "URIs": " ".join(self.uris),
+            "Suites": " ".join(self.suites),
+            "Components": " ".join(self.components),
+            **self.options,
+        }
+        if self.signed_by:
+            fields["Signed-By"] = self.signed_by
+        return "".join(f"{name}: {value}\n" for name, value in fields.items())
+
+
+def own_archives(
+    distribution: str, suite: str, components: Iterable[str], etc: Path = Path("/etc")
+) -> tuple[Archive, ...]:
+    """The archives of this head that carry `suite`, its updates and its security fixes, in `components`.
+
+    Empty when this head runs another distribution or release. Archives of others (their suites or components have other
+    names) are left out: the recipe does not ask for them.
+    """
+    if not _is_same(distribution, suite, etc / "os-release"):
+        return ()
+    wanted = {suite, f"{suite}-updates", f"{suite}-security"}
+    asked = tuple(components)
+    found = []
+    for archive in read_archives(etc / "apt"):
+        suites = tuple(name for name in archive.suites if name in wanted)
+        areas = tuple(name for name in archive.components if name in asked)
+        if suites and areas:
+            found.append(Archive(archive.uris, suites, areas, archive.signed_by, archive.options))
+    return tuple(found) if any(suite in archive.suites for archive in found) else ()
+
+
+def read_archives(apt: Path) -> tuple[Archive, ...]:
+    """Everything enabled in `sources.list` and `sources.list.d` below `apt`, in apt's order."""
+    found: list[Archive] = []
+    for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
+        if not path.is_file():
+            continue
+        if path.suffix == ".sources":
+            found += parse_deb822(path.read_text())
+        elif path.suffix == ".list":
+            found += parse_one_line(path.read_text())
+    return tuple(found)
+
+
+def parse_deb822(text: str) -> list[Archive]:
+    """The enabled binary archives of a `.sources` text."""
+    found = []
+    plain = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    for stanza in re.split(r"\n[ \t]*\n", plain):
+        fields: dict[str, str] = {}
+        name = ""
+        for line in stanza.splitlines():
+            if line[:1] in (" ", "\t") and name:
+                fields[name] += f"\n{line}"
+            elif ":" in line:
+                name, _, value = line.partition(":")
+                name = name.strip().lower()
+                fields[name] = value.strip()
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false", "0"):
+            continue
+        options = {"Trusted": fields["trusted"]} if "trusted" in fields else {}
+        found.append(
+            Archive(
+                tuple(fields.get("uris", "").split()),
+                tuple(fields.get("suites", "").split()),
+                tuple(fields.get("components", "").split()),
+                fields.get("signed-by", ""),
+                options,
+            )
+        )
+    return found
+
+
+def parse_one_line(text: str) -> list[Archive]:
+    """The binary archives of a `.list` text."""
+    found = []
+    for line in text.splitlines():
+        entry = _ONE_LINE.fullmatch(line.split("#")[0].strip())
+        if entry is None:
+            continue
+        words = dict(word.partition("=")[::2] for word in (entry["options"] or "").split())
+        options = {"Trusted": words["trusted"]} if "trusted" in words else {}
+        found.append(
+            Archive(
+                (entry["uri"],),
+                (entry["suite"],),
+                tuple(entry["components"].split()),
+                words.get("signed-by", ""),
+                options,
+            )
+        )
+    return found
+
+
+def acquire_settings() -> tuple[str, ...]:
+    """How this head's apt reaches archives (proxy, certificates, retries), as lines of apt.conf(5)."""
+    if which("apt-config") is None:
+        return ()
+    lines = run(["apt-config", "dump"]).stdout.splitlines()
+    return tuple(line for line in lines if _ACQUIRE.fullmatch(line.strip()))
+
+
+def _is_same(distribution: str, suite: str, os_release: Path) -> bool:
+    """os-release(5) is shell syntax, of which the two values we need are plain or quoted words."""
+    try:
+        lines = os_release.read_text().splitlines()
+    except OSError:
+        return False
+    values = {}
+    for line in lines:
+        name, _, value = line.partition("=")
+        values[name] = value.strip().strip("\"'")
+    return values.get("ID") == distribution and values.get("VERSION_CODENAME") == suite
