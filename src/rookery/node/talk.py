@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's words with the head, over HTTP/1.1 (RFC 9110). No retries in here: who calls knows what it can wait for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.parse
+from dataclasses import dataclass
+
+from rookery import codec
+from rookery.errors import ErrorKind, ErrorRecord, RookeryError
+from rookery.wire import routes
+from rookery.wire.orders import Answer, Hello, Orders, Welcome
+from rookery.wire.report import Report
+
+MOST_ANSWER = 64 << 20
+_KINDS = {
+    400: ErrorKind.INVALID,
+    401: ErrorKind.UNAUTHORIZED,
+    403: ErrorKind.FORBIDDEN,
+    404: ErrorKind.NOT_FOUND,
+    409: ErrorKind.CONFLICT,
+    413: ErrorKind.TOO_LARGE,
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head at `url` (base URL, `http://10.0.0.1:8470`), spoken to with a session `credential` (none for hello).
+    timeout: seconds, for connecting and for each silence."""
+
+    url: str
+    credential: str = ""
+    timeout: float = 10.0
+
+    def hello(self, hello: Hello) -> Welcome:
+        """Show the boot token; get the session credential. Raises RookeryError as `get`."""
+        return codec.loads(Welcome, self._call("POST", routes.HELLO, hello), what="the head's welcome")
+
+    def orders(self) -> Orders:
+        """This node's orders. Raises RookeryError as `get`; `none_yet` tells whether the node just has to wait."""
+        return codec.loads(Orders, self.get(routes.ORDERS), most=MOST_ANSWER, what="the head's orders")
+
+    def report(self, report: Report) -> Answer:
+        """Tell the head where this node is; get its word. Raises RookeryError as `get`."""
+        return codec.loads(Answer, self._call("POST", routes.REPORT, report), what="the head's answer")
+
+    def get(self, path: str) -> bytes:
+        """The body at `path`. Raises RookeryError: `unavailable` when the head cannot be reached or breaks off, else
+        what the head's problem+json says."""
+        return self._call("GET", path, None)
+
+    def _call(self, method: str, path: str, message: object | None) -> bytes:
+        body = codec.dumps(message).encode() if message is not None else None
+        headers = {"Accept": "application/json, application/problem+json, */*"}
+        if self.credential:
+            headers["Authorization"] = f"Bearer {self.credential}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        address = urllib.parse.urlsplit(self.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port or 80, timeout=self.timeout)
+        try:
+            connection.request(method, address.path.rstrip("/") + path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read(MOST_ANSWER + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise RookeryError(
+                f"the head at {self.url} does not answer",
+                kind=ErrorKind.UNAVAILABLE,
+                details=f"{method} {path}: {type(error).__name__}: {error}",
+                hint="is 'rookery serve' running there, and does the network lead to it?",
+            ) from error
+        finally:
+            connection.close()
+        if len(content) > MOST_ANSWER:
+            raise RookeryError(f"the head's answer to {method} {path} is too large", kind=ErrorKind.TOO_LARGE)
+        if not 200 <= answer.status < 300:
+            raise RookeryError.from_record(problem(answer.status, content, f"{method} {path}"))
+        return content
+
+
+def none_yet(record: ErrorRecord) -> bool:
+    """Whether the head said that this node has no orders for now: it has no image assigned, or one that is gone."""
+    return record.kind in (ErrorKind.NOT_FOUND, ErrorKind.CONFLICT)
+
+
+def problem(status: int, body: bytes, asked: str) -> ErrorRecord:
+    """The error that an answer other than 2xx stands for: its problem+json (RFC 9457), else what its status says."""
+    kind = _KINDS.get(status, ErrorKind.UNAVAILABLE if status >= 500 else ErrorKind.FAILED)
+    try:
+        found = json.loads(body)
+        return ErrorRecord(
+            ErrorKind(found.get("kind", kind)),
+            str(found["title"])[:1000],
+            str(found.get("details") or found.get("detail") or "")[:10_000],
+            str(found.get("hint") or "")[:1000],
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ErrorRecord(kind, f"the head answered {status} to {asked}", body[:200].decode(errors="replace"))
