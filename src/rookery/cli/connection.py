@@ -25,7 +25,8 @@ Directory = Annotated[
     typer.Option(
         "--dir",
         envvar="ROOKERY_DIR",
-        help=f"The head's directory. [default: {DEFAULT_DIRECTORY}]",
+        help="The head's directory.",
+        show_default=str(DEFAULT_DIRECTORY),
         rich_help_panel=PANEL,
         file_okay=False,
     ),
@@ -44,9 +45,9 @@ Token = Annotated[
     typer.Option(
         "--token",
         envvar="ROOKERY_TOKEN",
-        help="The operator's token, or @FILE. [default: DIR/operator.token]",
+        help="The operator's token, or @FILE.",
+        show_default="DIR/operator.token",
         rich_help_panel=PANEL,
-        show_envvar=True,
     ),
 ]
 

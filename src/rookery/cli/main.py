@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from rookery import __version__
+from rookery.cli import deploy, events, image, init, node, publish, serve, status, version
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, ErrorRecord, record_of
 
@@ -64,6 +65,13 @@ def root(
     """Cluster provisioning in which machines hand the operating system to each other."""
 
 
+for commands in (init.app, serve.app, publish.app, deploy.app, status.app, events.app, version.app):
+    app.add_typer(commands)
+app.add_typer(image.app, name="image")
+app.add_typer(node.app, name="node")
+app.add_typer(deploy.seeding, name="seeding")
+
+
 def text_of(record: ErrorRecord) -> str:
     """An error as it stands on a terminal: the message, the details indented, one thing to try."""
     lines = [f"error: {record.message}"]
@@ -76,6 +84,11 @@ def main() -> None:
     """Run the command line and exit with the code of what happened."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        hint = "pip install 'rookery[head]'"
+        record = ErrorRecord(ErrorKind.MISSING, f"this needs the Python module {error.name}", hint=hint)
+        typer.echo(text_of(record), err=True)
+        sys.exit(EXIT_CODES[record.kind])
     except Exception as error:  # noqa: BLE001 - whatever went wrong is shown here, and only here
         record = record_of(error)
         if record.kind is ErrorKind.INTERNAL:

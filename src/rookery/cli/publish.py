@@ -29,7 +29,9 @@ DAY = 86400
 def publish(
     client: Client,
     source: Annotated[Path, typer.Argument(metavar="DIR-OR-FILE", help="What to publish, on the head.")],
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Its name. [default: the file's]")] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Its name.", show_default="the file's")
+    ] = None,
     tag: Annotated[str, typer.Option(help="The name for this version.")] = "latest",
     days: Days = 7,
     as_json: Json = False,

@@ -18,18 +18,17 @@ MOST_BODY = 4096
 MOST_BODY_OF = {wire.HELLO: 1 << 20, wire.REPORT: 256 << 10, api.PREFIX: 8 << 20}
 MOST_TARGET = 16 << 10  # path and query
 BODY_SECONDS = 30.0  # to send the next part of a body
-TAKE_SECONDS = 60.0  # to take the next part of an answer
+TAKE_SECONDS = 60.0  # to take what waits of an answer (half a mebibyte of a blob)
 HEADER_SECONDS = 20.0  # from connecting, or from the last answer, to the end of a request's headers
 
 
 class Limits:
     """ASGI middleware: refuses a body above the limit of its path without reading it, and gives up on callers that stop
-    sending or stop taking."""
+    sending."""
 
-    def __init__(self, app: ASGIApp, *, body_seconds: float = BODY_SECONDS, take_seconds: float = TAKE_SECONDS) -> None:
+    def __init__(self, app: ASGIApp, *, body_seconds: float = BODY_SECONDS) -> None:
         self._app = app
         self._body_seconds = body_seconds
-        self._take_seconds = take_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -55,12 +54,12 @@ class Limits:
                 raise _too_large(most)
             return message
 
-        async def limited_send(message: Message) -> None:
+        async def noticing_send(message: Message) -> None:
             nonlocal started
             started = True
-            await asyncio.wait_for(send(message), self._take_seconds)
+            await send(message)
 
-        await self._app(scope, limited_receive, limited_send)
+        await self._app(scope, limited_receive, noticing_send)
 
 
 def _most(path: str) -> int:
@@ -86,8 +85,11 @@ def _refusal(scope: Scope) -> ErrorRecord | None:
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with a limit on how long a connection may stay without a whole request: its own limit counts
-    only between requests, so that a caller who sends one byte now and then could hold a connection for ever."""
+    """uvicorn's HTTP/1.1, with limits on how long a connection may stay without a whole request, and on how long a
+    caller may take nothing of an answer. uvicorn's own limit counts only between requests, so that a caller who sends
+    or takes one byte now and then could hold a connection, and the memory behind it, for ever."""
+
+    _take_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock."""
@@ -97,7 +99,19 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._header_timer.cancel()
+        self._stop_take_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The caller takes less than we have for it."""
+        super().pause_writing()
+        self._stop_take_timer()
+        self._take_timer = self.loop.call_later(TAKE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The caller has taken it."""
+        self._stop_take_timer()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         """The next request's headers are due, if it is not here already (pipelining)."""
@@ -105,6 +119,10 @@ class PatientProtocol(H11Protocol):
         super().on_response_complete()
         self._header_timer.cancel()
         self._expect_headers(last)
+
+    def _stop_take_timer(self) -> None:
+        if self._take_timer is not None:
+            self._take_timer.cancel()
 
     def _expect_headers(self, last: object) -> None:
         self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up, last)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rookery init`: a new head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rookery.cli.connection import Directory, head_directory
+from rookery.cli.render import examples
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.config import DhcpMode
+
+app = typer.Typer()
+
+
+@app.command(
+    "init",
+    epilog=examples(
+        "rookery init",
+        "rookery init --interface eth1 --dhcp proxy",
+        "rookery init --interface eth1 --dhcp full --dhcp-range 10.0.0.100-10.0.0.250",
+        "rookery init --dir ./head --address 127.0.0.1 --port 18470",
+    ),
+)
+def init(
+    directory: Directory = None,
+    interface: Annotated[str, typer.Option(help="The interface that nodes are on.")] = "",
+    address: Annotated[
+        str, typer.Option(help="The head's own IPv4 address there.", show_default="the interface's first")
+    ] = "",
+    port: Annotated[int, typer.Option(help="TCP port of HTTP.", min=0, max=65535, show_default="8470")] = 0,
+    swarm_port: Annotated[int, typer.Option(help="TCP port of BitTorrent.", min=0, max=65535, show_default="8471")] = 0,
+    mode: Annotated[
+        DhcpMode, typer.Option("--dhcp", help="full: the only DHCP server; proxy: beside another one; off: none.")
+    ] = DhcpMode.OFF,
+    dhcp_range: Annotated[str, typer.Option(help="FIRST-LAST: addresses to give, for --dhcp full.")] = "",
+    router: Annotated[str, typer.Option(help="The nodes' gateway, for --dhcp full.")] = "",
+    dns: Annotated[str, typer.Option(help="The nodes' name server, for --dhcp full.")] = "",
+    database: Annotated[str, typer.Option(help="postgresql://USER:PASSWORD@HOST/NAME.", show_default="SQLite")] = "",
+    authorized_keys: Annotated[
+        Path | None, typer.Option(help="File of SSH public keys that may log in as root on nodes.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Set up a head: directory, configuration, site key, operator token and database.
+
+    Never asks, and never overwrites: on a head's directory it stops with exit code 4.
+    """
+    from rookery.head.init import Settings, initialise  # noqa: PLC0415 - needs the extra 'head'
+
+    keys = _keys(authorized_keys) if authorized_keys else ()
+    where = head_directory(directory)
+    settings = Settings(interface, address, port, swarm_port, mode, dhcp_range, router, dns, database, keys)
+    config = initialise(where, settings)
+    reached = config.network.address or f"the first address of {config.network.interface}"
+    serve_it = "rookery serve" if directory is None else f"rookery serve --dir {where}"
+    typer.echo(f"{where} is a head's directory now. Nodes reach it at {reached}, port {config.network.port}.")
+    typer.echo(f"Read {where}/rookery.toml, then run: {serve_it}")
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise RookeryError(f"no file {path}", kind=ErrorKind.NOT_FOUND) from None
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
