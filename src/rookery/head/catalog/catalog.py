@@ -73,7 +73,7 @@ class Catalog:
         with self._database.reading() as connection:
             return nodes.by_mac(connection, normal)
 
-    def update_node(self, name: str, **changes: object) -> Node:
+    def update_node(self, name: str, /, **changes: object) -> Node:
         """Set fields of rows.Node and return the node as it is then; also `name`: its credentials go with it.
 
         Other callers' changes of other fields in the meantime stay. Raises `not-found`, `conflict`, `invalid`.

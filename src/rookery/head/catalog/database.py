@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rookery.errors import ErrorKind, RookeryError
@@ -113,6 +113,11 @@ def in_our_words() -> Iterator[None]:
         raise translated(error) from error
 
 
+def storable(text: str) -> bool:
+    """Whether every database can hold `text`, or compare with it: no NUL (PostgreSQL), no halves of surrogate pairs."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def translated(error: SQLAlchemyError) -> RookeryError:
     """The RookeryError for a database's error."""
     cause = getattr(error, "orig", None)
@@ -123,6 +128,8 @@ def translated(error: SQLAlchemyError) -> RookeryError:
         )
     if isinstance(error, IntegrityError):
         return RookeryError("this clashes with what is in the catalog", kind=ErrorKind.CONFLICT, details=words[0])
+    if isinstance(error, DataError):
+        return RookeryError(f"the catalog cannot hold this: {words[0]}", kind=ErrorKind.INVALID)
     if isinstance(error, DBAPIError | PoolTimeout):
         return RookeryError(
             f"the catalog's database does not answer as it should: {words[0]}",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, insert, select
 
-from rookery.head.catalog.database import EVENTS_LOCK, Database
+from rookery.head.catalog.database import EVENTS_LOCK, Database, storable
 from rookery.head.catalog.models import EventModel
 from rookery.head.catalog.rows import Event
 
@@ -36,6 +36,8 @@ def add(database: Database, connection: Connection, happened: Sequence[tuple[str
 def find(connection: Connection, after: int, subject: str | None, limit: int) -> tuple[Event, ...]:
     """At most `limit` events with an id above `after`, oldest first."""
     statement = select(EventModel.__table__).where(EventModel.id > after).order_by(EventModel.id).limit(limit)
+    if subject is not None and not storable(subject):
+        return ()
     if subject is not None:
         statement = statement.where(EventModel.subject == subject)
     return tuple(Event(row.id, row.at, row.subject, row.kind, row.message) for row in connection.execute(statement))

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from rookery import codec
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.catalog.database import storable
 from rookery.head.catalog.models import ImageModel, NodeModel, TagModel, VersionModel
 from rookery.head.catalog.noderange import fold, natural_key
 from rookery.head.catalog.rows import Image, Version
@@ -32,6 +33,8 @@ def add(connection: Connection, version: Version, tag: str | None) -> None:
     require_sha256(version.id, "version id")
     for name in tags_of(version.tags, tag):
         require_name(name, "tag")
+    if not storable(version.recipe):
+        raise RookeryError(f"the recipe of {version.image} is not plain text", kind=ErrorKind.INVALID)
     if connection.execute(select(ImageModel.name).where(ImageModel.name == version.image)).scalar() is None:
         connection.execute(insert(ImageModel), {"name": version.image})
     key = (VersionModel.image == version.image, VersionModel.id == version.id)
@@ -50,6 +53,8 @@ def find(connection: Connection, image: str | None = None, prefix: str | None = 
     """Versions, newest first: all, of an image, with an id that begins with `prefix`."""
     statement = select(VersionModel.__table__)
     tagged = select(TagModel.image, TagModel.version_id, TagModel.name).order_by(TagModel.name)
+    if image is not None and not storable(image):
+        return []
     if image is not None:
         statement = statement.where(VersionModel.image == image)
         tagged = tagged.where(TagModel.image == image)
@@ -116,7 +121,10 @@ def resolve(connection: Connection, reference: str) -> Version:
 def move_tag(connection: Connection, image_name: str, tag: str, version_id: str) -> None:
     """Point a tag at a version of the image. Raises `not-found`."""
     require_name(tag, "tag")
-    version = _only(f"{image_name}@{version_id}", find(connection, image=image_name, prefix=version_id))
+    reference = f"{image_name}@{version_id}"
+    if not _ID_PREFIX.fullmatch(version_id):
+        raise RookeryError(f"{reference[:200]!r} means no version", kind=ErrorKind.INVALID, hint=EXPECTED)
+    version = _only(reference, find(connection, image=image_name, prefix=version_id))
     key = (TagModel.image == image_name, TagModel.name == tag)
     moved = connection.execute(update(TagModel).where(*key).values(version_id=version.id)).rowcount
     if not moved:

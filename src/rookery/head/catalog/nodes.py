@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from rookery import codec
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.catalog.database import storable
 from rookery.head.catalog.models import CredentialModel, MacModel, MembershipModel, NodeModel
 from rookery.head.catalog.noderange import fold, groups_of, natural_key, require_node_name
 from rookery.head.catalog.rows import Node
@@ -93,6 +94,9 @@ def replace(connection: Connection, pairs: Sequence[tuple[int, Node, Node]]) -> 
     if not pairs:
         return
     _check_identity(connection, pairs)
+    # Addresses that go from one of these nodes to another would be there twice for a moment.
+    leaving = [number for number, before, after in pairs if before.address not in (None, after.address)]
+    _execute_each(connection, update(NodeModel).values(address=None), NodeModel.id, leaving)
     changes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for number, before, after in pairs:
         old = _values(before)
@@ -104,10 +108,10 @@ def replace(connection: Connection, pairs: Sequence[tuple[int, Node, Node]]) -> 
         statement = update(NodeModel.__table__).where(_COLUMNS.id == bindparam("key"))  # type: ignore[arg-type]
         connection.execute(statement.values({column: bindparam(column) for column in columns}), values)
     macs = {number: after.macs for number, before, after in pairs if before.macs != after.macs}
-    _delete_where(connection, MacModel.node_id, macs)
+    _execute_each(connection, delete(MacModel), MacModel.node_id, macs)
     _write_macs(connection, macs)
     groups = {number: groups_of(new.attributes) for number, old, new in pairs if old.attributes != new.attributes}
-    _delete_where(connection, MembershipModel.node_id, groups)
+    _execute_each(connection, delete(MembershipModel), MembershipModel.node_id, groups)
     _write_groups(connection, groups)
     for _, before, after in pairs:
         if before.name != after.name:
@@ -117,7 +121,7 @@ def replace(connection: Connection, pairs: Sequence[tuple[int, Node, Node]]) -> 
 def remove(connection: Connection, names: Sequence[str]) -> None:
     """Delete nodes and their credentials. Raises RookeryError `not-found`."""
     found = locked(connection, names)
-    _delete_where(connection, NodeModel.id, [number for number, _ in found])
+    _execute_each(connection, delete(NodeModel), NodeModel.id, [number for number, _ in found])
     for _, node in found:
         connection.execute(_credentials(node.name, delete(CredentialModel)))
 
@@ -125,6 +129,8 @@ def remove(connection: Connection, names: Sequence[str]) -> None:
 def group(connection: Connection, name: str) -> tuple[str, ...]:
     """The names in a group, in natural order, empty for an unknown one; `all` is every node."""
     statement = select(NodeModel.name)
+    if not storable(name):
+        return ()
     if name != "all":
         statement = statement.join(MembershipModel, MembershipModel.node_id == NodeModel.id)
         statement = statement.where(MembershipModel.group_name == name)
@@ -201,7 +207,7 @@ def _clash(key: str, owner: str, other: str) -> RookeryError:
 
 def _found(connection: Connection, names: Sequence[str] | None, *, lock: bool) -> list[tuple[int, Node]]:
     wanted = None if names is None else set(names)
-    rows = _rows(connection, wanted, lock=lock)
+    rows = _rows(connection, wanted and {name for name in wanted if storable(name)}, lock=lock)
     if wanted is not None and len(rows) != len(wanted):
         missing = wanted - {row.name for row in rows}
         raise RookeryError(
@@ -247,9 +253,9 @@ def _credentials(name: str, statement: Any) -> Any:
     return statement.where(CredentialModel.subject == name, CredentialModel.kind.in_(_CREDENTIALS_OF_NODES))
 
 
-def _delete_where(connection: Connection, column: Any, numbers: Iterable[int]) -> None:
+def _execute_each(connection: Connection, statement: Any, column: Any, numbers: Iterable[int]) -> None:
     if values := [{"number": number} for number in numbers]:
-        connection.execute(delete(column.table).where(column == bindparam("number")), values)
+        connection.execute(statement.where(column == bindparam("number")), values)
 
 
 def _write_macs(connection: Connection, macs: Mapping[int, tuple[str, ...]]) -> None:
