@@ -39,7 +39,7 @@ WANTED = (
     "kernel/drivers/block/virtio_blk",
     "kernel/drivers/block/xen-blkfront",
     "kernel/drivers/block/loop",
-    "kernel/drivers/nvme/host/*",
+    "kernel/drivers/nvme/host/nvme",
     "kernel/drivers/ata/*",
     *(f"kernel/drivers/scsi/{name}" for name in ("sd_mod", "sr_mod", "sg", "virtio_scsi", "hv_storvsc", "vmw_pvscsi")),
     *(f"kernel/drivers/scsi/{name}*" for name in ("megaraid", "mpt3sas", "hpsa", "smartpqi", "aacraid", "mpi3mr")),
@@ -98,8 +98,8 @@ def pack(tree: Path, kernel: Kernel, destination: Path, scratch: Path, epoch: in
         run(["depmod", "--basedir", staged, kernel.release], cancel=cancel)
         named = _firmware_names(sorted(target.rglob("*.ko")), cancel)
         kept, left_out = _stage_firmware(tree, named, staged / "lib/firmware")
-        for path in [staged, *staged.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        for entry in [staged, *staged.rglob("*")]:
+            entry.chmod(0o755 if entry.is_dir() else 0o644)
         cpio.pack_tree(staged, destination, kernel.compression, epoch, cancel)
     return Drivers(chosen, kept, left_out)
 

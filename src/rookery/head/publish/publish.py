@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishing: something becomes a signed, immutable version.
+
+The order is the guarantee: blobs, then their torrents, then (last, in one transaction) the catalog's row. What is cut
+off before that, by a full disk or by a kill, is no version; blobs that belong to none are removed by `sweep`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build.image import BuiltImage
+from rookery.head.catalog.catalog import Catalog
+from rookery.head.catalog.rows import Version
+from rookery.head.progress import OnProgress, Progress
+from rookery.head.publish import tree
+from rookery.head.publish.site import SiteKey
+from rookery.head.publish.store import BlobStore
+from rookery.log import logger
+from rookery.wire.manifest import Blob, Manifest, Role, VersionKind, parse_payload, require_name, version_id
+
+log = logger(__name__)
+
+# Kernel and drivers are asked for by firmware, which knows only HTTP.
+SWARMED = (Role.ROOT, Role.DATA)
+
+
+@dataclass(frozen=True)
+class MadeTorrent:
+    """A torrent file's bytes, its v2 info-hash (64 hex digits) and its v1 info-hash (40 hex digits)."""
+
+    torrent: bytes
+    info_hash: str
+    info_hash_v1: str
+
+
+# (file, the name it has for people, progress, cancel) -> torrent. Made by head/swarm/torrent.py.
+TorrentMaker = Callable[[Path, str, OnProgress, threading.Event], MadeTorrent]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file that becomes a blob. ours: it was made for this, and may be moved."""
+
+    role: Role
+    name: str
+    path: Path
+    ours: bool
+
+
+class Publisher:
+    """Publishes images, files and trees. One publication at a time: others wait."""
+
+    def __init__(self, store: BlobStore, key: SiteKey, catalog: Catalog, make_torrent: TorrentMaker) -> None:
+        self._store, self._key, self._catalog, self._make_torrent = store, key, catalog, make_torrent
+        self._one_at_a_time = threading.Lock()
+
+    def image(
+        self,
+        name: str,
+        built: BuiltImage,
+        recipe_text: str,
+        tag: str | None,
+        on_progress: OnProgress,
+        cancel: threading.Event,
+    ) -> Version:
+        """Publish a built image under `name`; its files are moved away, and so gone from where they were built.
+
+        `tag` then means this version, and `latest` does not follow by itself. Content that was published before is the
+        same version again: only the tag moves. Raises RookeryError: `invalid` name, `no-space`, `cancelled`; nothing is
+        published then.
+        """
+        parts = (
+            _Part(Role.ROOT, built.root.name, built.root, ours=True),
+            _Part(Role.KERNEL, built.kernel.name, built.kernel, ours=True),
+            _Part(Role.DRIVERS, built.drivers.name, built.drivers, ours=True),
+        )
+
+        def describe(blobs: tuple[Blob, ...]) -> Manifest:
+            return Manifest(
+                version=version_id(VersionKind.IMAGE, blobs),
+                kind=VersionKind.IMAGE,
+                image=name,
+                created=int(time.time()),
+                blobs=blobs,
+                architecture=built.architecture,
+                kernel_release=built.kernel_release,
+            )
+
+        with self._alone(cancel):
+            return self._publish(name, parts, describe, tag, recipe_text, built.packages, on_progress, cancel)
+
+    def path(
+        self, source: Path, name: str, tag: str | None, on_progress: OnProgress, cancel: threading.Event
+    ) -> Version:
+        """Publish a file as it is, or a directory as a tar archive (see tree.py). `source` itself is only read.
+
+        Raises as `image`, and `not-found`; `invalid` for what is neither, and for what tree.py refuses.
+        """
+        if not source.exists():
+            raise RookeryError(f"there is nothing at {source}", kind=ErrorKind.NOT_FOUND)
+        require_name(name, "image name")
+        kind = VersionKind.TREE if source.is_dir() else VersionKind.FILE
+
+        def describe(blobs: tuple[Blob, ...]) -> Manifest:
+            return Manifest(version_id(kind, blobs), kind, name, int(time.time()), blobs)
+
+        with self._alone(cancel), contextlib.ExitStack() as stack:
+            if kind is VersionKind.FILE:
+                part = _Part(Role.DATA, require_name(source.name, "file name"), source, ours=False)
+            else:
+                archive = stack.enter_context(self._store.incoming())
+                with _no_space_explained(self._store.directory):
+                    tree.pack(source, archive, on_progress, cancel)
+                part = _Part(Role.DATA, "tree.tar", archive, ours=True)
+            return self._publish(name, (part,), describe, tag, "", {}, on_progress, cancel)
+
+    def sweep(self) -> tuple[str, ...]:
+        """Remove blobs that belong to no version, as a killed publication or a removed image leaves them.
+
+        Returns their digests. Waits for a publication that is under way.
+        """
+        with self._one_at_a_time:
+            used = {blob.sha256 for blob in self._blobs()}
+            orphans = tuple(digest for digest in self._store.digests() if digest not in used)
+            for digest in orphans:
+                self._store.remove(digest)
+        if orphans:
+            log.info("removed %d blobs that belong to no version", len(orphans))
+        return orphans
+
+    def _publish(
+        self,
+        name: str,
+        parts: tuple[_Part, ...],
+        describe: Callable[[tuple[Blob, ...]], Manifest],
+        tag: str | None,
+        recipe: str,
+        packages: dict[str, str],
+        on_progress: OnProgress,
+        cancel: threading.Event,
+    ) -> Version:
+        require_name(name, "image name")
+        if tag is not None:
+            require_name(tag, "tag")
+        before = set(self._store.digests())
+        brought: list[str] = []
+        try:
+            blobs = tuple(self._bring(part, brought, on_progress, cancel) for part in parts)
+            manifest = describe(blobs)
+            if cancel.is_set():
+                raise RookeryError("publishing was cancelled", kind=ErrorKind.CANCELLED)
+            on_progress(Progress("publishing", 1, 1))
+            signed = self._key.sign(manifest)
+            version = Version(
+                id=manifest.version,
+                image=name,
+                kind=manifest.kind,
+                published_at=float(manifest.created),
+                size=sum(blob.size for blob in blobs),
+                manifest=signed,
+                recipe=recipe,
+                packages=packages,
+            )
+            self._catalog.add_version(version, tag)
+        except BaseException:
+            for digest in set(brought) - before:
+                self._store.remove(digest)
+            raise
+        # The catalog keeps the first publication of a version: that one is the truth.
+        return next(known for known in self._catalog.image(name).versions if known.id == manifest.version)
+
+    def _bring(self, part: _Part, brought: list[str], on_progress: OnProgress, cancel: threading.Event) -> Blob:
+        digest, size = self._store.put(part.path, on_progress, cancel, move=part.ours)
+        brought.append(digest)
+        if part.role not in SWARMED or size == 0:  # a torrent cannot carry nothing
+            return Blob(part.role, part.name, size, digest)
+        for known in self._blobs():
+            # Hashed once: the same bytes in another version, or this one again.
+            if known.sha256 == digest and known.info_hash and self._store.torrent(digest).is_file():
+                return Blob(part.role, part.name, size, digest, known.info_hash, known.info_hash_v1)
+        made = self._make_torrent(self._store.path(digest), part.name, on_progress, cancel)
+        self._store.put_torrent(digest, made.torrent)
+        return Blob(part.role, part.name, size, digest, made.info_hash, made.info_hash_v1)
+
+    def _blobs(self) -> Iterator[Blob]:
+        for image in self._catalog.images():
+            for version in image.versions:
+                yield from parse_payload(version.manifest.signed_bytes).blobs
+
+    @contextlib.contextmanager
+    def _alone(self, cancel: threading.Event) -> Iterator[None]:
+        while not self._one_at_a_time.acquire(timeout=0.2):
+            if cancel.is_set():
+                raise RookeryError("publishing was cancelled", kind=ErrorKind.CANCELLED)
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
+
+
+@contextlib.contextmanager
+def _no_space_explained(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise RookeryError(
+            f"cannot write an archive in {directory}: {error.strerror}",
+            kind=ErrorKind.NO_SPACE if error.errno in (27, 28, 122) else ErrorKind.FAILED,  # EFBIG, ENOSPC, EDQUOT
+            hint="free some space there; nothing was published",
+        ) from error

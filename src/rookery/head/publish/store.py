@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published blobs: files that lie under their SHA-256 and never change.
+
+A file comes in under a name that nobody looks for (`.incoming-*`) and gets its own by a rename, so a blob that is there
+is whole. What a killed head left under such a name is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from rookery import files
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.progress import OnProgress, Progress, silent
+
+STAGE = "storing"
+_INCOMING = ".incoming-"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class BlobStore:
+    """A directory of blobs `{sha256}` and their torrents `{sha256}.torrent`. Thread-safe."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob is, or would be. Raises RookeryError `invalid` for what is no digest."""
+        if not _DIGEST.fullmatch(sha256):
+            raise RookeryError(f"{sha256[:80]!r} is not a blob's digest", kind=ErrorKind.INVALID)
+        return self.directory / sha256
+
+    def torrent(self, sha256: str) -> Path:
+        """Where the blob's torrent is, or would be."""
+        return self.path(sha256).with_suffix(".torrent")
+
+    def __contains__(self, sha256: str) -> bool:
+        return self.path(sha256).is_file()
+
+    def digests(self) -> tuple[str, ...]:
+        """Every blob that is there, sorted."""
+        return tuple(sorted(path.name for path in self.directory.iterdir() if _DIGEST.fullmatch(path.name)))
+
+    def put(
+        self,
+        path: Path,
+        on_progress: OnProgress = silent,
+        cancel: threading.Event | None = None,
+        *,
+        move: bool = False,
+    ) -> tuple[str, int]:
+        """Take a file in; returns its SHA-256 (64 hex digits) and its size in bytes.
+
+        The bytes are copied, since whoever has the file may go on changing it; with `move` the file is the store's from
+        now on, and on the same file system it is only renamed. A blob that is there already, and good, stays as it is;
+        one that is not good any more is replaced. Reports bytes.
+        Raises RookeryError: `not-found`, `invalid` (no file), `no-space`, `cancelled`; the store is then as before.
+        """
+        cancel = cancel or threading.Event()
+        with self._explained(path):
+            if not path.is_file():
+                kind = ErrorKind.INVALID if path.exists() else ErrorKind.NOT_FOUND
+                raise RookeryError(f"{path} is not a file", kind=kind)
+            if move and path.stat().st_dev == self.directory.stat().st_dev:
+                return self._rename(path, on_progress, cancel)
+            size = path.stat().st_size
+            files.require_space(self.directory, size, f"the blob of {path.name}")
+            with self.incoming() as temporary:
+                with path.open("rb") as source, temporary.open("r+b") as target:
+                    digest, size = _copy(source, target, size, on_progress, cancel)
+                    target.flush()
+                    os.fsync(target.fileno())
+                self._settle(temporary, digest)
+            if move:
+                path.unlink()
+            return digest, size
+
+    def put_torrent(self, sha256: str, torrent: bytes) -> None:
+        """Store a blob's torrent, replacing one that is there. Raises RookeryError `no-space`."""
+        with self._explained(self.torrent(sha256)):
+            files.write_atomic(self.torrent(sha256), torrent)
+
+    def remove(self, sha256: str) -> None:
+        """Remove a blob and its torrent, if they are there. Whoever has the file open can go on reading it."""
+        self.path(sha256).unlink(missing_ok=True)
+        self.torrent(sha256).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """An empty file inside the store's file system for something that is made for it; gone when the block is left,
+        unless it was moved in."""
+        handle, name = tempfile.mkstemp(dir=self.directory, prefix=_INCOMING)
+        try:
+            # While the lock is held the file is somebody's work; without it, it is a leftover.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            os.close(handle)
+
+    def _rename(self, path: Path, on_progress: OnProgress, cancel: threading.Event) -> tuple[str, int]:
+        with path.open("rb") as source:
+            digest, size = _copy(source, None, path.stat().st_size, on_progress, cancel)
+            os.fsync(source.fileno())
+        self._settle(path, digest)
+        path.unlink(missing_ok=True)
+        return digest, size
+
+    def _settle(self, temporary: Path, digest: str) -> None:
+        """Give a whole file its name, unless a good blob has it."""
+        there = self.path(digest)
+        if there.is_file() and files.sha256_file(there) == digest:
+            return
+        temporary.chmod(0o444)
+        os.replace(temporary, there)
+        files.sync_directory(self.directory)
+
+    def _remove_leftovers(self) -> None:
+        # `.HEX.torrent.XXXX` is what an atomic write of a torrent leaves; it holds no lock, but lasts milliseconds.
+        for path in [*self.directory.glob(f"{_INCOMING}*"), *self.directory.glob(".*.torrent.*")]:
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+    @contextlib.contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise RookeryError(
+                    f"no space left in {self.directory} for {path.name}",
+                    kind=ErrorKind.NO_SPACE,
+                    hint="free some space there, for one with 'rookery image rm'; nothing was published",
+                ) from error
+            if isinstance(error, PermissionError):
+                raise RookeryError(f"not allowed to read {path}", kind=ErrorKind.FORBIDDEN) from error
+            raise
+
+
+def _copy(
+    source: BinaryIO, target: BinaryIO | None, size: int, on_progress: OnProgress, cancel: threading.Event
+) -> tuple[str, int]:
+    """Read `source` to its end, into `target` if there is one; returns (SHA-256, bytes)."""
+    digest, done = hashlib.sha256(), 0
+    while block := source.read(files.BLOCK):
+        if cancel.is_set():
+            raise RookeryError("publishing was cancelled", kind=ErrorKind.CANCELLED)
+        digest.update(block)
+        if target is not None:
+            target.write(block)
+        done += len(block)
+        on_progress(Progress(STAGE, done, max(size, done), "bytes"))
+    return digest.hexdigest(), done
