@@ -259,7 +259,7 @@ def _tap(machine: Machine) -> Iterator[None]:
         run.run([*ip, "link", "set", machine.device, "master", machine.bridge, "up"])
         yield
     finally:
-        run.run([*ip, "link", "delete", machine.tap], check=False)
+        run.run([*ip, "link", "delete", machine.device], check=False)
 
 
 @functools.cache

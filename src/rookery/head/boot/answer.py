@@ -134,7 +134,7 @@ def require_kernel_arguments(text: str) -> str:
     return arguments
 
 
-def start(head: str) -> str:
+def start(head: str, rounds_per_lease: int = ROUNDS_PER_LEASE) -> str:
     """The fixed script at routes.START: asks `head` (base URL) for this machine's own script, for ever."""
     macs = "&".join(f"mac=${{{card}/mac:hexhyp}}" for card in ("netX", "net0", "net1", "net2", "net3"))
     query = f"{macs}&uuid=${{uuid}}&arch=${{buildarch}}&firmware=${{platform}}"
@@ -148,7 +148,7 @@ def start(head: str) -> str:
         f"sleep {RETRY_SECONDS}",
         ":answered",
         "inc waits",
-        f"iseq ${{waits}} {ROUNDS_PER_LEASE} || goto ask",
+        f"iseq ${{waits}} {rounds_per_lease} || goto ask",
         "set waits:int32 0",
         "echo Rookery: renewing the address",
         "dhcp ||",
