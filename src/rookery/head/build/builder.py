@@ -42,9 +42,17 @@ class Builder(Protocol):
         """Refuse, before anything is done, what this builder cannot build here. Raises RookeryError."""
 
     def build(
-        self, recipe: Recipe, tree: Path, scratch: Path, on_progress: OnProgress, cancel: threading.Event
+        self,
+        recipe: Recipe,
+        tree: Path,
+        scratch: Path,
+        on_progress: OnProgress,
+        cancel: threading.Event,
+        network_namespace: str = "",
     ) -> BuiltTree:
         """Make the recipe's root in `tree`, which is not there yet; `scratch` is an empty directory for the builder.
+
+        network_namespace: path of the network namespace to fetch packages in; empty: this process's own.
 
         Packages, then files, then commands. Everything that is random, of this machine or of this hour and special to
         the package system is cleaned by the builder; what any distribution has (machine-id, host keys, logs) is cleaned

@@ -50,7 +50,7 @@ class DebBuilder:
                 kind=ErrorKind.FORBIDDEN,
                 hint="run the head as root",
             )
-        for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("dpkg-query", "dpkg")):
+        for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("nsenter", "util-linux")):
             if which(program) is None:
                 raise RookeryError(
                     f"building a Debian image needs {program}, which is not installed",
@@ -66,13 +66,19 @@ class DebBuilder:
                 )
 
     def build(
-        self, recipe: Recipe, tree: Path, scratch: Path, on_progress: OnProgress, cancel: threading.Event
+        self,
+        recipe: Recipe,
+        tree: Path,
+        scratch: Path,
+        on_progress: OnProgress,
+        cancel: threading.Event,
+        network_namespace: str = "",
     ) -> BuiltTree:
         """See Builder.build."""
         meter = _Meter(on_progress)
         try:
             run(
-                _command(recipe, tree, scratch),
+                [*_namespaces(network_namespace), *_command(recipe, tree, scratch)],
                 on_line=meter.line,
                 cancel=cancel,
                 env={
@@ -91,11 +97,15 @@ class DebBuilder:
         return BuiltTree(_packages(tree))
 
 
+def _namespaces(network: str) -> list[str]:
+    """Mounts and processes of its own: whatever a maintainer script mounts or leaves running is gone with mmdebstrap,
+    also when that is killed."""
+    entered = ["nsenter", f"--net={network}"] if network else []
+    return [*entered, "unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
+
+
 def _command(recipe: Recipe, tree: Path, scratch: Path) -> list[str | Path]:
     argv: list[str | Path] = [
-        # Namespaces of its own: whatever a maintainer script mounts or leaves running is gone with mmdebstrap, also
-        # when that is killed.
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"),
         *("mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=minbase"),
         f"--architectures={ARCHITECTURES[recipe.architecture]}",
         f"--components={','.join(recipe.components)}",
@@ -121,7 +131,7 @@ def _mirrors(recipe: Recipe, scratch: Path) -> list[str | Path]:
     own = sources.own_archives(recipe.distribution, recipe.suite, recipe.components)
     if not own:
         return []
-    path = scratch / "head.sources"
+    path = scratch / f"{recipe.distribution}.sources"  # apt on the node knows it by this name
     path.write_text("\n".join(archive.stanza() for archive in own))
     return [path]
 

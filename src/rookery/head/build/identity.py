@@ -95,6 +95,7 @@ def settle_times(tree: Path, started: float) -> int:
         if stat.S_ISDIR(_mode((tree / stamp).parent)):
             (tree / stamp).unlink(missing_ok=True)
             (tree / stamp).touch(0o644)
+            os.utime(tree / stamp, (started, started))
     paths = [os.fsencode(tree), *_below(tree)]
     states = [os.lstat(path) for path in paths]
     packaged = [int(state.st_mtime) for state in states if stat.S_ISREG(state.st_mode) and state.st_mtime < started - 1]

@@ -59,10 +59,12 @@ def build(
     work: Path,
     on_progress: OnProgress = silent,
     cancel: threading.Event | None = None,
+    network_namespace: str = "",
 ) -> BuiltImage:
     """Build an image; the same recipe and the same packages give the same bytes.
 
     work: scratch space, which must allow device files and programs (1 GB and more). Every stage looks at `cancel`.
+    network_namespace: path of the one in which package archives are reached; empty: this process's own.
     A build that fails leaves its root tree, for a look, where the error says (only the last one is kept); a cancelled
     one leaves nothing. Raises RookeryError.
     """
@@ -83,19 +85,24 @@ def build(
     place.chmod(0o755)
     try:
         with _kept_when_failed(place / "tree", work / FAILED):
-            return _build(recipe, chosen, place, on_progress, cancel)
+            return _build(recipe, chosen, place, on_progress, cancel, network_namespace)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
 
 
 def _build(
-    recipe: Recipe, chosen: builder.Builder, place: Path, on_progress: OnProgress, cancel: threading.Event
+    recipe: Recipe,
+    chosen: builder.Builder,
+    place: Path,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    network_namespace: str,
 ) -> BuiltImage:
     tree, scratch = place / "tree", place / "scratch"
     scratch.mkdir()
     started = time.time()
-    built = chosen.build(recipe, tree, scratch, on_progress, cancel)
+    built = chosen.build(recipe, tree, scratch, on_progress, cancel, network_namespace)
     _look(cancel)
     on_progress(Progress("taking its identity away"))
     identity.neutralise(tree)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""squashfs: what is kept, the same bytes for the same tree, cancelling, progress."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import squashfs
+from rookery.head.progress import Progress, silent
+from rookery.run import run
+
+EPOCH = 1_700_000_000
+READ = "user.rookery"
+
+
+def make_tree(root: Path, size: int = 5_000_000) -> Path:
+    (root / "bin").mkdir(parents=True)
+    (root / "bin" / "su").write_bytes(b"program")
+    os.chmod(root / "bin" / "su", 0o4755)
+    (root / "bin" / "link").symlink_to("su")
+    os.link(root / "bin" / "su", root / "hard")
+    (root / "noise").write_bytes(os.urandom(1 << 16) * (size >> 16))
+    os.setxattr(root / "noise", READ, b"\x00\xff")
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (EPOCH - 10, EPOCH - 10), follow_symlinks=False)
+    return root
+
+
+def test_a_squashfs_holds_the_tree(tmp_path: Path) -> None:
+    tree, packed, out = make_tree(tmp_path / "tree"), tmp_path / "root.squashfs", tmp_path / "out"
+    told: list[Progress] = []
+    squashfs.pack(tree, packed, EPOCH, told.append, threading.Event())
+    run(["unsquashfs", "-quiet", "-no-progress", "-d", out, packed])
+    assert (out / "noise").read_bytes() == (tree / "noise").read_bytes()
+    assert (out / "bin" / "su").stat().st_mode & 0o7777 == 0o4755
+    assert (out / "hard").stat().st_ino == (out / "bin" / "su").stat().st_ino
+    assert os.readlink(out / "bin" / "link") == "su"
+    assert os.getxattr(out / "noise", READ) == b"\x00\xff"
+    assert (out / "bin" / "su").stat().st_mtime == EPOCH - 10
+    assert told
+    assert told[-1].done == told[-1].total > 0
+
+
+def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
+    one = make_tree(tmp_path / "one")
+    run(["cp", "-a", one, tmp_path / "two"])  # other inodes
+    os.utime(tmp_path / "two" / "noise", (EPOCH + 5, EPOCH + 5))  # after the epoch: clamped
+    os.utime(one / "noise", (EPOCH + 7, EPOCH + 7))
+    squashfs.pack(one, tmp_path / "1", EPOCH, silent, threading.Event())
+    squashfs.pack(tmp_path / "two", tmp_path / "2", EPOCH, silent, threading.Event())
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 60_000_000)
+    cancel = threading.Event()
+    with pytest.raises(RookeryError) as caught:
+        squashfs.pack(tree, tmp_path / "out", EPOCH, lambda _: cancel.set(), cancel)
+    assert caught.value.kind is ErrorKind.CANCELLED
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_says_what_mksquashfs_said(tmp_path: Path) -> None:
+    with pytest.raises(RookeryError) as caught:
+        squashfs.pack(tmp_path / "missing", tmp_path / "out", EPOCH, silent, threading.Event())
+    assert "missing" in caught.value.record.details
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.system
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    tree, small = make_tree(tmp_path / "tree"), tmp_path / "small"
+    (tree / "more").write_bytes(os.urandom(4_000_000))
+    small.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=1m", "rkbuild", small])
+    try:
+        with pytest.raises(RookeryError) as caught:
+            squashfs.pack(tree, small / "out", EPOCH, silent, threading.Event())
+        assert caught.value.kind is ErrorKind.NO_SPACE
+        assert list(small.iterdir()) == []
+    finally:
+        run(["umount", small])
+    shutil.rmtree(tree)
