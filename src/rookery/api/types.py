@@ -369,17 +369,20 @@ class Ticket:
 
 @dataclass(frozen=True)
 class SeedStats:
-    """One torrent that the head seeds. uploaded: payload bytes since the head started. peers: connections now."""
+    """A blob that the head gives to the swarm. sent: payload bytes since the head started. peers: connections now.
+    bad_pieces: how many pieces of the head's own copy are wrong (they are not given)."""
 
+    sha256: str
     info_hash: str
-    name: str
-    uploaded: int
+    sent: int
     peers: int
+    bad_pieces: int = 0
 
 
 @dataclass(frozen=True)
 class Head:
-    """The head. url: where nodes reach it. key: the site's public key. started_at, now: its clock."""
+    """The head. url: where nodes reach it. key: the site's public key. started_at, now: its clock. http_sent: bytes of
+    blobs that went out by HTTP, and agent_size: of the cpio that every node boots."""
 
     version: str
     url: str

@@ -23,6 +23,17 @@ CHUNK = 512 << 10
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.IGNORECASE)
 
 
+class Sent:
+    """Counts the bytes of blobs that went out. Adding is for the event loop alone."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def add(self, count: int) -> None:
+        """Count what has just gone out."""
+        self.bytes += count
+
+
 @dataclass(frozen=True)
 class Span:
     """Bytes `first` up to and without `end` of a file. partial: answered with 206 and Content-Range."""

@@ -10,6 +10,7 @@ from rookery.api import types
 from rookery.head.catalog import rows
 from rookery.head.catalog.noderange import fold
 from rookery.head.jobs import JobRecord
+from rookery.head.swarm.seeder import Given
 from rookery.wire.manifest import Manifest, Role, parse_payload
 from rookery.wire.report import NodeState, Transfer
 
@@ -141,6 +142,11 @@ def version_details(row: rows.Version) -> types.VersionDetails:
 def image(row: rows.Image) -> types.Image:
     """An image with its versions."""
     return types.Image(row.name, tuple(version(item) for item in row.versions))
+
+
+def seeding(given: Given) -> types.SeedStats:
+    """What the seeder gives of a blob."""
+    return types.SeedStats(given.sha256, given.info_hash, given.sent, given.peers, len(given.bad_pieces))
 
 
 def job(record: JobRecord) -> types.Job:

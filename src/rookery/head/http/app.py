@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head's HTTP as one ASGI application: machines and nodes, tracker, operator's API, OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPBearer
+
+from rookery import __version__
+from rookery.api import types
+from rookery.head.http import (
+    announce,
+    machines,
+    operate_head,
+    operate_images,
+    operate_jobs,
+    operate_nodes,
+    problems,
+    schema,
+)
+from rookery.head.http.guard import Guard
+from rookery.head.http.limits import Limits
+from rookery.head.http.services import Services
+
+_TAKEN = (
+    types.AddNodes,
+    types.SetNodes,
+    types.Deploy,
+    types.StopSeeding,
+    types.SetTag,
+    types.Build,
+    types.Publish,
+    types.NewTicket,
+)
+_GIVEN = (
+    types.Head,
+    types.Nodes,
+    types.NodeDetails,
+    types.Changes,
+    types.Removed,
+    types.Status,
+    types.Events,
+    types.Images,
+    types.VersionDetails,
+    types.Jobs,
+    types.Ticket,
+)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application. It neither starts nor stops any of `services`."""
+    app = FastAPI(
+        title="Rookery", version=__version__, docs_url=None, redoc_url=None, separate_input_output_schemas=False
+    )
+    problems.install(app)
+    app.add_middleware(Limits)
+    guard = Guard(services.credentials, services.fleet)
+    app.include_router(machines.boot_router(services))
+    app.include_router(machines.node_router(services, guard))
+    app.include_router(announce.router(services, guard))
+    # HTTPBearer stands in the OpenAPI document; the guard does the checking.
+    operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])
+    for part in (operate_head, operate_nodes, operate_images, operate_jobs):
+        operator.include_router(part.router(services))
+    app.include_router(operator)
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, routes=app.routes, description=_ABOUT)
+            known = made.setdefault("components", {}).setdefault("schemas", {})
+            known.update(schema.components((*_TAKEN, *_GIVEN)))
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+    return app
+
+
+_ABOUT = """The head of a Rookery: what machines, nodes and the operator call. Operator routes (/api/v1) need the
+operator's token as bearer. Every error is problem+json (RFC 9457) with `kind`, `details` and `hint`."""

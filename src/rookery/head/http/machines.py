@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The routes that machines and nodes call (wire/routes.py)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, PlainTextResponse, Response
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.boot import answer as scripts
+from rookery.head.boot import loaders
+from rookery.head.http.blobs import send_file
+from rookery.head.http.bodies import answer, body
+from rookery.head.http.guard import Guard, bearer
+from rookery.head.http.services import Services
+from rookery.wire import routes
+from rookery.wire.manifest import Role
+from rookery.wire.orders import Hello
+from rookery.wire.report import Report
+
+_EFI = "application/efi"  # what UEFI HTTP boot expects (UEFI 2.10, 24.7.3)
+
+
+def boot_router(services: Services) -> APIRouter:
+    """What machines ask before they have a credential."""
+    found = APIRouter(tags=["machines"])
+    published = services.published
+
+    @found.get(routes.START, response_class=PlainTextResponse)
+    def start() -> Response:
+        return PlainTextResponse(scripts.start(services.url))
+
+    @found.get(routes.SCRIPT, response_class=PlainTextResponse)
+    def script(request: Request) -> Response:
+        # Whatever is wrong, the machine's screen shows it, and the machine asks again.
+        try:
+            client = request.client.host if request.client else ""
+            asked = scripts.parse_request(request.query_params.multi_items(), client)
+            return PlainTextResponse(services.fleet.boot(asked).script)
+        except RookeryError as error:
+            return PlainTextResponse(scripts.refusal(error.record))
+
+    @found.api_route(f"{routes.LOADER}/{{name}}", methods=["GET", "HEAD"], response_class=FileResponse)
+    def loader(name: str) -> Response:
+        path = loaders.installed(services.paths, name)
+        return FileResponse(path, media_type=_EFI if path.suffix == ".efi" else "application/octet-stream")
+
+    @found.api_route(f"{routes.AGENT}/{{sha256}}", methods=["GET", "HEAD"])
+    async def agent(request: Request, sha256: str) -> Response:
+        path = services.agents.get(sha256)
+        if path is None:
+            raise RookeryError(f"no agent {sha256[:64]!r}", kind=ErrorKind.NOT_FOUND)
+        return await send_file(request, path, sha256)
+
+    @found.api_route(f"{routes.KERNEL}/{{sha256}}", methods=["GET", "HEAD"])
+    async def kernel(request: Request, sha256: str) -> Response:
+        await run_in_threadpool(published.require_role, sha256, Role.KERNEL)
+        return await send_file(request, services.store.path(sha256), sha256)
+
+    @found.api_route(f"{routes.DRIVERS}/{{sha256}}", methods=["GET", "HEAD"])
+    async def drivers(request: Request, sha256: str) -> Response:
+        await run_in_threadpool(published.require_role, sha256, Role.DRIVERS)
+        return await send_file(request, services.store.path(sha256), sha256)
+
+    return found
+
+
+def node_router(services: Services, guard: Guard) -> APIRouter:
+    """What nodes, and `rookery fetch`, ask with a credential."""
+    found = APIRouter(tags=["nodes at boot"])
+    published = services.published
+    failures: dict[str, int] = {}  # hash failures that a node has told of so far
+
+    @found.post(routes.HELLO)
+    def hello(said: Annotated[Hello, Depends(body(Hello))]) -> Response:
+        return answer(services.fleet.hello(said))
+
+    @found.get(routes.ORDERS)
+    async def orders(request: Request) -> Response:
+        node = await guard.node(request)
+        return answer(await run_in_threadpool(services.fleet.orders, node.subject, bearer(request)))
+
+    @found.post(routes.REPORT)
+    async def report(request: Request) -> Response:
+        node = await guard.node(request)  # before the body is read
+        told = await body(Report)(request)
+        word = await run_in_threadpool(services.fleet.report, node.subject, told)
+        if (count := told.transfer.hash_failures) > failures.get(node.subject, 0) and told.version:
+            await run_in_threadpool(published.check_own_copy, told.version)
+        failures[node.subject] = count
+        return answer(word)
+
+    @found.api_route(f"{routes.BLOB}/{{sha256}}", methods=["GET", "HEAD"])
+    async def blob(request: Request, sha256: str) -> Response:
+        access = await guard.fetcher(request)
+        await run_in_threadpool(published.require_blob, sha256, access.version)
+        return await send_file(request, services.store.path(sha256), sha256, on_sent=services.sent.add)
+
+    @found.get(f"{routes.TORRENT}/{{sha256}}")
+    async def torrent(request: Request, sha256: str) -> Response:
+        access = await guard.fetcher(request)
+        await run_in_threadpool(published.require_blob, sha256, access.version)
+        path = services.store.torrent(sha256)
+        try:
+            content = await run_in_threadpool(path.read_bytes)
+        except FileNotFoundError:
+            raise RookeryError(f"blob {sha256} has no torrent", kind=ErrorKind.NOT_FOUND) from None
+        return Response(content, media_type="application/x-bittorrent")
+
+    @found.get(f"{routes.FETCH}/{{reference}}")
+    def fetch(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
+        return answer(services.fleet.offer(reference, ticket or bearer(request)))
+
+    return found

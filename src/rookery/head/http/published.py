@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is published, as this head gives it: in seeder and tracker; and whose blob is which, asked for every request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.catalog.catalog import Catalog
+from rookery.head.catalog.rows import Version
+from rookery.head.http.views import manifest
+from rookery.head.publish.store import BlobStore
+from rookery.head.swarm.seeder import Seeder
+from rookery.head.swarm.tracker import Tracker
+from rookery.log import logger
+from rookery.wire.manifest import Blob, Role
+
+log = logger(__name__)
+
+AGAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _Index:
+    roles: dict[str, set[Role]] = field(default_factory=dict)  # by SHA-256 of the blob
+    blobs: dict[str, set[str]] = field(default_factory=dict)  # SHA-256 of blobs by version id
+    hashes: dict[str, set[bytes]] = field(default_factory=dict)  # info-hashes as trackers see them, by version id
+    carried: dict[str, str] = field(default_factory=dict)  # v2 info-hash (hex) by version id
+
+
+class Published:
+    """An index of the catalog's versions, read again when something unknown is asked for, once a second at most, so
+    that what another head of the same catalog published is found too. Thread-safe."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        seeder: Seeder,
+        tracker: Tracker,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog, self._store, self._seeder, self._tracker, self._clock = catalog, store, seeder, tracker, clock
+        self._lock = threading.Lock()
+        self._index = _Index()
+        self._read_at: float | None = None
+
+    def give_all(self) -> None:
+        """Give everything that is published. A blob that is not there any more is an event, no reason to stop."""
+        for image in self._catalog.images():
+            for version in image.versions:
+                try:
+                    self._give(version)
+                except RookeryError as error:
+                    message = f"version {version.id[:12]} is not given to nodes: {error.record.message}"
+                    log.error("image %s: %s", image.name, message)
+                    self._catalog.add_event(f"image:{image.name}", "trouble", message)
+
+    def added(self, version: Version) -> None:
+        """A version was published here: give it."""
+        self._give(version)
+        self._forget()
+
+    def removed(self, versions: Iterable[Version]) -> None:
+        """Versions were removed from the catalog: stop giving what no other version has."""
+        self._forget()
+        left = {blob.info_hash for image in self._catalog.images() for row in image.versions for blob in _blobs(row)}
+        for version in versions:
+            for blob in _blobs(version):
+                if blob.info_hash and blob.info_hash not in left:
+                    self._tracker.forget(blob.info_hash, blob.info_hash_v1)
+                    self._seeder.remove(blob.info_hash)
+
+    def require_role(self, sha256: str, role: Role) -> None:
+        """Raise RookeryError `not-found` unless the blob has this role in some version."""
+        if role not in self._fresh(lambda index: sha256 in index.roles).roles.get(sha256, ()):
+            raise _no_blob(sha256)
+
+    def require_blob(self, sha256: str, version: str | None) -> None:
+        """Raise RookeryError `not-found` unless the blob is of this version (None: of any)."""
+        index = self._fresh(lambda index: sha256 in index.roles)
+        if sha256 not in (index.roles if version is None else index.blobs.get(version, ())):
+            raise _no_blob(sha256)
+
+    def info_hashes(self, version: str | None) -> frozenset[bytes]:
+        """The info-hashes of a version (None: of all): 20 bytes each, v1 and the first 20 of v2 (BEP 52)."""
+        index = self._fresh(lambda index: version is None or version in index.hashes)
+        if version is not None:
+            return frozenset(index.hashes.get(version, ()))
+        return frozenset(found for known in index.hashes.values() for found in known)
+
+    def check_own_copy(self, version: str) -> None:
+        """Have the seeder digest its own copy of a version again."""
+        if info_hash := self._fresh(lambda index: version in index.carried).carried.get(version):
+            self._seeder.check(info_hash)
+
+    def _give(self, version: Version) -> None:
+        for blob in _blobs(version):
+            if blob.info_hash:
+                self._tracker.serve(blob.info_hash, blob.info_hash_v1)
+                try:
+                    torrent = self._store.torrent(blob.sha256).read_bytes()
+                except FileNotFoundError:
+                    raise RookeryError(
+                        f"the torrent of blob {blob.sha256[:12]} is gone", kind=ErrorKind.NOT_FOUND
+                    ) from None
+                self._seeder.add(self._store.path(blob.sha256), torrent)
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._read_at = None
+
+    def _fresh(self, knows: Callable[[_Index], bool]) -> _Index:
+        with self._lock:
+            now = self._clock()
+            if self._read_at is None or (now - self._read_at >= AGAIN_SECONDS and not knows(self._index)):
+                self._index = self._read()
+                self._read_at = now
+            return self._index
+
+    def _read(self) -> _Index:
+        index = _Index()
+        for image in self._catalog.images():
+            for version in image.versions:
+                for blob in _blobs(version):
+                    index.roles.setdefault(blob.sha256, set()).add(blob.role)
+                    index.blobs.setdefault(version.id, set()).add(blob.sha256)
+                    hashes = index.hashes.setdefault(version.id, set())
+                    hashes.update(bytes.fromhex(text)[:20] for text in (blob.info_hash, blob.info_hash_v1) if text)
+                    if blob.info_hash:
+                        index.carried[version.id] = blob.info_hash
+        return index
+
+
+def _blobs(version: Version) -> tuple[Blob, ...]:
+    return manifest(version).blobs
+
+
+def _no_blob(sha256: str) -> RookeryError:
+    return RookeryError(f"no blob {sha256[:64]!r}", kind=ErrorKind.NOT_FOUND)
