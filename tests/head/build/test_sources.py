@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The archives that a head itself uses, read from its apt configuration."""
+
+from pathlib import Path
+
+import pytest
+
+from rookery.head.build import sources
+from rookery.head.build.sources import Archive, own_archives
+
+DEB822 = """\
+# the archive
+Types: deb deb-src
+URIs: http://near.example/debian http://far.example/debian
+Suites: bookworm bookworm-updates bookworm-backports
+Components: main non-free
+Signed-By: /usr/share/keyrings/debian.gpg
+
+Enabled: no
+Types: deb
+URIs: http://off.example/debian
+Suites: bookworm
+Components: main
+
+Types: deb
+URIs: http://key.example/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mQ==
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+URIs: https://vendor.example/apt
+Suites: bookworm
+Components: vendor
+"""
+ONE_LINE = """\
+# deb http://commented.example/debian bookworm main
+deb [arch=amd64 signed-by=/k.gpg trusted=yes] http://one.example/debian bookworm main contrib # near
+deb-src http://one.example/debian bookworm main
+deb http://flat.example/ ./
+"""
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    (tmp_path / "apt" / "sources.list.d").mkdir(parents=True)
+    (tmp_path / "os-release").write_text('NAME="Debian GNU/Linux"\nVERSION_CODENAME=bookworm\nID=debian\n')
+    (tmp_path / "apt" / "sources.list.d" / "debian.sources").write_text(DEB822)
+    (tmp_path / "apt" / "sources.list.d" / "more.list").write_text(ONE_LINE)
+    (tmp_path / "apt" / "sources.list.d" / "old.sources.disabled").write_text(DEB822)
+    return tmp_path
+
+
+def test_the_heads_own_archives_of_the_same_release(etc: Path) -> None:
+    near = ("http://near.example/debian", "http://far.example/debian")
+    found = own_archives("debian", "bookworm", ["main"], etc)
+    assert found[0] == Archive(near, ("bookworm", "bookworm-updates"), ("main",), "/usr/share/keyrings/debian.gpg")
+    assert found[1].uris == ("http://key.example/debian-security",)
+    assert found[2] == Archive(("http://one.example/debian",), ("bookworm",), ("main",), "/k.gpg", {"Trusted": "yes"})
+    assert len(found) == 3
+
+
+def test_components_that_were_not_asked_for_are_left_out(etc: Path) -> None:
+    (found,) = own_archives("debian", "bookworm", ["contrib"], etc)
+    assert found.components == ("contrib",)
+
+
+@pytest.mark.parametrize(("distribution", "suite"), [("debian", "trixie"), ("ubuntu", "bookworm")])
+def test_another_distribution_or_release_has_none(etc: Path, distribution: str, suite: str) -> None:
+    assert own_archives(distribution, suite, ["main"], etc) == ()
+
+
+def test_updates_alone_are_not_an_archive(etc: Path) -> None:
+    (etc / "apt" / "sources.list.d" / "more.list").write_text("deb http://one.example/debian bookworm-updates main\n")
+    (etc / "apt" / "sources.list.d" / "debian.sources").unlink()
+    assert own_archives("debian", "bookworm", ["main"], etc) == ()
+
+
+def test_a_stanza_reads_back_as_it_was(etc: Path) -> None:
+    for archive in own_archives("debian", "bookworm", ["main"], etc):
+        assert sources.parse_deb822(archive.stanza()) == [archive]
+
+
+def test_no_configuration_at_all(tmp_path: Path) -> None:
+    assert own_archives("debian", "bookworm", ["main"], tmp_path) == ()
