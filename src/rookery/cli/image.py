@@ -120,7 +120,7 @@ def show(
         ("published", render.moment(version.published_at)),
         ("packages", str(len(details.packages)) if details.packages else ""),
     ]
-    console.print(render.table(("", ""), [pair for pair in pairs if pair[1]]))
+    console.print(render.pairs(pairs))
     blobs = [(b.role, b.name, render.size(b.size), b.sha256, "swarm" if b.info_hash else "HTTP") for b in version.blobs]
     console.print()
     console.print(render.table(("ROLE", "NAME", "SIZE", "SHA-256", "CARRIED BY"), blobs, right=("SIZE",)))

@@ -189,7 +189,7 @@ def show(client: Client, node: Noderange, as_json: Json = False) -> None:
         *sorted(found.attributes.items()),
         *hardware(details.facts or {}),
     ]
-    render.out().print(render.table(("", ""), [pair for pair in pairs if pair[1]]))
+    render.out().print(render.pairs(pairs))
 
 
 def hardware(facts: dict[str, object]) -> list[tuple[str, str]]:

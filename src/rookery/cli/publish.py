@@ -74,4 +74,4 @@ def ticket(
 
 def fetch_command(offered: types.Ticket) -> str:
     """The command that fetches what a ticket is for, ready to paste."""
-    return shlex.join(["rookery", "fetch", offered.url, "--key", offered.key, "--to", "."])
+    return shlex.join(["rookery", "fetch", offered.url, "--to", "."])

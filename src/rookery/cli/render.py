@@ -62,6 +62,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right
     return drawn
 
 
+def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and values below each other; those without a value are left out."""
+    drawn = Table(box=None, pad_edge=False, show_header=False)
+    drawn.add_column(style="bold")
+    drawn.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            drawn.add_row(Text(name), Text(value))
+    return drawn
+
+
 def state(name: str) -> Text:
     """A state in its colour."""
     return Text(name, style=STATE_STYLE.get(name, ""))

@@ -43,24 +43,28 @@ def boot_router(services: Services) -> APIRouter:
         except RookeryError as error:
             return PlainTextResponse(scripts.refusal(error.record))
 
-    @found.api_route(f"{routes.LOADER}/{{name}}", methods=["GET", "HEAD"], response_class=FileResponse)
+    @found.head(f"{routes.LOADER}/{{name}}", include_in_schema=False)
+    @found.get(f"{routes.LOADER}/{{name}}", response_class=FileResponse)
     def loader(name: str) -> Response:
         path = loaders.installed(services.paths, name)
         return FileResponse(path, media_type=_EFI if path.suffix == ".efi" else "application/octet-stream")
 
-    @found.api_route(f"{routes.AGENT}/{{sha256}}", methods=["GET", "HEAD"])
+    @found.head(f"{routes.AGENT}/{{sha256}}", include_in_schema=False)
+    @found.get(f"{routes.AGENT}/{{sha256}}")
     async def agent(request: Request, sha256: str) -> Response:
         path = services.agents.get(sha256)
         if path is None:
             raise RookeryError(f"no agent {sha256[:64]!r}", kind=ErrorKind.NOT_FOUND)
         return await send_file(request, path, sha256)
 
-    @found.api_route(f"{routes.KERNEL}/{{sha256}}", methods=["GET", "HEAD"])
+    @found.head(f"{routes.KERNEL}/{{sha256}}", include_in_schema=False)
+    @found.get(f"{routes.KERNEL}/{{sha256}}")
     async def kernel(request: Request, sha256: str) -> Response:
         await run_in_threadpool(published.require_role, sha256, Role.KERNEL)
         return await send_file(request, services.store.path(sha256), sha256)
 
-    @found.api_route(f"{routes.DRIVERS}/{{sha256}}", methods=["GET", "HEAD"])
+    @found.head(f"{routes.DRIVERS}/{{sha256}}", include_in_schema=False)
+    @found.get(f"{routes.DRIVERS}/{{sha256}}")
     async def drivers(request: Request, sha256: str) -> Response:
         await run_in_threadpool(published.require_role, sha256, Role.DRIVERS)
         return await send_file(request, services.store.path(sha256), sha256)
@@ -93,7 +97,8 @@ def node_router(services: Services, guard: Guard) -> APIRouter:
         failures[node.subject] = count
         return answer(word)
 
-    @found.api_route(f"{routes.BLOB}/{{sha256}}", methods=["GET", "HEAD"])
+    @found.head(f"{routes.BLOB}/{{sha256}}", include_in_schema=False)
+    @found.get(f"{routes.BLOB}/{{sha256}}")
     async def blob(request: Request, sha256: str) -> Response:
         access = await guard.fetcher(request)
         await run_in_threadpool(published.require_blob, sha256, access.version)

@@ -104,7 +104,7 @@ class _Nodes:
             made.append((plain, settings.changed(plain, {**add.settings, **own}, self._image)))
         self._catalog.add_nodes([node for _, node in made])
         self._services.nodes_changed()
-        self._tell(names, "added", f"added {fold(names)}")
+        self._tell(names, "added", "named by the operator")
         return settings.differences(made, applied=True)
 
     def set(self, change: types.SetNodes) -> types.Changes:

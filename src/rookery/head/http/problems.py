@@ -98,7 +98,7 @@ async def _validation(_request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed: %r", request.method, request.url.path, error)  # uvicorn tells where
     record = record_of(error)
     if record.kind is not ErrorKind.INTERNAL:
         return problem(record)

@@ -86,4 +86,6 @@ def _limited(plain: dict[str, Any], limits: tuple[object, ...]) -> dict[str, Any
 def _held(kind: Any) -> list[type]:
     if dataclasses.is_dataclass(kind):
         return [typing.cast(type, kind)]
+    if typing.get_origin(kind) is typing.Annotated:
+        return _held(typing.get_args(kind)[0])
     return [held for argument in typing.get_args(kind) for held in _held(argument)]

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening the head's TCP port, and saying who has it when it is taken (proc(5): /proc/net/tcp)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from pathlib import Path
+
+from rookery.errors import ErrorKind, RookeryError
+
+BACKLOG = 4096
+_LISTENING = "0A"
+_PROC = Path("/proc")
+
+
+def listen(address: str, port: int, setting: str = "network.port") -> socket.socket:
+    """A listening TCP socket. Raises RookeryError: `conflict` when the port is in use, naming by whom if that can be
+    seen; `not-found` when no interface has the address; `forbidden`."""
+    wire = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # A port on which only closed connections linger can be taken again at once.
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wire.bind((address, port))
+        wire.listen(BACKLOG)
+    except OSError as error:
+        wire.close()
+        raise _explained(error, address, port, setting) from error
+    return wire
+
+
+def _explained(error: OSError, address: str, port: int, setting: str) -> RookeryError:
+    if error.errno == errno.EADDRINUSE:
+        owner = listener(port)
+        by = f" by {owner}" if owner else ""
+        return RookeryError(
+            f"TCP port {port} on {address} is in use{by}",
+            kind=ErrorKind.CONFLICT,
+            hint=f"stop that program, or set {setting} in rookery.toml",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return RookeryError(
+            f"no interface of this host has the address {address}",
+            kind=ErrorKind.NOT_FOUND,
+            hint="'ip -brief address' lists them; set network.address in rookery.toml",
+        )
+    if isinstance(error, PermissionError):
+        return RookeryError(
+            f"not allowed to open TCP port {port}",
+            kind=ErrorKind.FORBIDDEN,
+            hint=f"run as root, or set {setting} above 1023 in rookery.toml",
+        )
+    return RookeryError(f"cannot open TCP port {port} on {address}: {error.strerror}")
+
+
+def listener(port: int, proc: Path = _PROC) -> str:
+    """The program that listens on a TCP port, as `nginx (pid 123)`; empty when nobody does, or when it may not be
+    seen."""
+    inodes = {f"socket:[{inode}]" for name in ("tcp", "tcp6") for inode in _inodes(proc / "net" / name, port)}
+    if not inodes:
+        return ""
+    for process in proc.iterdir():
+        if process.name.isdigit() and _has(process, inodes):
+            with contextlib.suppress(OSError):
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    return ""
+
+
+def _inodes(table: Path, port: int) -> list[str]:
+    try:
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    return [row[9] for row in rows if row[3] == _LISTENING and int(row[1].rsplit(":", 1)[1], 16) == port]
+
+
+def _has(process: Path, inodes: set[str]) -> bool:
+    with contextlib.suppress(OSError):
+        for handle in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(handle) in inodes:
+                    return True
+    return False
