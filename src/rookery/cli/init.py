@@ -48,6 +48,7 @@ def init(
 
     Never asks, and never overwrites: on a head's directory it stops with exit code 4.
     """
+    from rookery.head.boot import probe  # noqa: PLC0415
     from rookery.head.init import Settings, initialise  # noqa: PLC0415 - needs the extra 'head'
 
     keys = _keys(authorized_keys) if authorized_keys else ()
@@ -58,6 +59,8 @@ def init(
     serve_it = "rookery serve" if directory is None else f"rookery serve --dir {where}"
     typer.echo(f"{where} is a head's directory now. Nodes reach it at {reached}, port {config.network.port}.")
     typer.echo(f"Read {where}/rookery.toml, then run: {serve_it}")
+    if interface and probe.interface(interface) is None:
+        typer.echo(f"note: this host has no network interface {interface} yet", err=True)
 
 
 def _keys(path: Path) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from rookery import __version__
-from rookery.cli import deploy, events, image, init, node, publish, serve, status, version
+from rookery.cli import deploy, dhcp, events, image, init, node, publish, serve, status, version
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, ErrorRecord, record_of
 
@@ -70,6 +71,7 @@ for commands in (init.app, serve.app, publish.app, deploy.app, status.app, event
 app.add_typer(image.app, name="image")
 app.add_typer(node.app, name="node")
 app.add_typer(deploy.seeding, name="seeding")
+app.add_typer(dhcp.app, name="dhcp")
 
 
 def text_of(record: ErrorRecord) -> str:
@@ -82,6 +84,8 @@ def text_of(record: ErrorRecord) -> str:
 
 def main() -> None:
     """Run the command line and exit with the code of what happened."""
+    # Ending a command by a signal is like Ctrl-C: a job on the head is cancelled, the terminal is as it was.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except ModuleNotFoundError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +12,11 @@ from pathlib import Path
 
 from rookery import codec, files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.boot import probe
+from rookery.head import network
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.config import Config, DhcpMode, Paths
 from rookery.head.fleet.credentials import Credentials
 from rookery.head.publish.site import SiteKey
-
-_ROUTES = Path("/proc/net/route")
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ def database_url(config: Config, paths: Paths) -> str:
 def initialise(directory: Path, settings: Settings) -> Config:
     """Make `directory` a head's directory and return its configuration.
 
-    Raises RookeryError: `conflict` when it is one already, `invalid` for settings that do not fit together, `not-found`
-    for an interface that this host has not, and what the database raises. On failure nothing of it stays.
+    Raises RookeryError: `conflict` when it is one already, `invalid` for settings that do not fit together, and what the
+    database raises. On failure nothing of it stays. The interface need not be there yet.
     """
     paths = Paths(directory.absolute())
     for there in (paths.config, paths.site_key, paths.operator_token):
@@ -86,12 +83,6 @@ def parse(text: str, paths: Paths) -> Config:
 
 def _completed(settings: Settings) -> Settings:
     if settings.interface:
-        if probe.interface(settings.interface) is None:
-            raise RookeryError(
-                f"this host has no network interface {settings.interface!r}",
-                kind=ErrorKind.NOT_FOUND,
-                hint=f"it has {', '.join(name for _, name in socket.if_nameindex())}",
-            )
         return settings
     if settings.dhcp is not DhcpMode.OFF:
         raise RookeryError(
@@ -101,26 +92,7 @@ def _completed(settings: Settings) -> Settings:
         )
     if settings.address:
         return settings
-    return Settings(**{**vars(settings), "address": usual_address()})
-
-
-def usual_address() -> str:
-    """The IPv4 address that other machines most likely know this host by: of the interface with the default route, else
-    of the first one that is up, else the loopback's."""
-    names = [*_default_interfaces(), *(name for _, name in socket.if_nameindex() if name != "lo")]
-    for name in names:
-        found = probe.interface(name)
-        if found is not None and found.up and found.address is not None:
-            return str(found.address.ip)
-    return "127.0.0.1"
-
-
-def _default_interfaces() -> list[str]:
-    try:
-        rows = [line.split() for line in _ROUTES.read_text().splitlines()[1:]]
-    except OSError:
-        return []
-    return [row[0] for row in rows if len(row) > 1 and row[1] == "00000000"]
+    return Settings(**{**vars(settings), "address": network.usual_address()})
 
 
 def configuration(settings: Settings) -> str:

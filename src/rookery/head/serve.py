@@ -24,8 +24,8 @@ import uvicorn
 
 from rookery import __version__
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head import ports, unit
-from rookery.head.boot import dnsmasq, loaders, probe
+from rookery.head import network, unit
+from rookery.head.boot import dnsmasq, loaders
 from rookery.head.boot.agent import PackedAgent, pack
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.config import Config, Paths, load
@@ -63,7 +63,7 @@ def serve(directory: Path) -> None:
     for talkative in ("alembic", "uvicorn"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     config, paths = load(directory), Paths(directory)
-    address = address_of(config)
+    address = network.address_of(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(paths))
         sockets = stack.enter_context(_listening(config, paths, address))
@@ -71,35 +71,6 @@ def serve(directory: Path) -> None:
         asyncio.run(_answer(services, sockets))
         log.info("stopping")
         unit.notify("STOPPING=1")
-
-
-def address_of(config: Config) -> str:
-    """The head's own IPv4 address. Raises RookeryError `not-found` when the interface has none, `invalid` when the
-    configuration names neither."""
-    network = config.network
-    if network.address:
-        return network.address
-    if not network.interface:
-        raise RookeryError(
-            "neither network.interface nor network.address is set",
-            kind=ErrorKind.INVALID,
-            hint="set one of them in rookery.toml",
-        )
-    found = probe.interface(network.interface)
-    if found is None:
-        known = ", ".join(name for _, name in socket.if_nameindex())
-        raise RookeryError(
-            f"this host has no network interface {network.interface}",
-            kind=ErrorKind.NOT_FOUND,
-            hint=f"it has {known}; set network.interface in rookery.toml",
-        )
-    if found.address is None:
-        raise RookeryError(
-            f"the interface {network.interface} has no IPv4 address",
-            kind=ErrorKind.NOT_FOUND,
-            hint=f"give it one: ip address add 10.0.0.1/24 dev {network.interface}",
-        )
-    return str(found.address.ip)
 
 
 @contextlib.contextmanager
@@ -131,7 +102,7 @@ def _locked(paths: Paths) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _listening(config: Config, paths: Paths, address: str) -> Iterator[_Sockets]:
-    tcp = ports.listen(address, config.network.port)
+    tcp = network.listen(address, config.network.port)
     with tcp:
         paths.socket.unlink(missing_ok=True)  # of a head that was killed: we hold the lock
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -146,7 +117,7 @@ def _listening(config: Config, paths: Paths, address: str) -> Iterator[_Sockets]
                 ) from error
             finally:
                 os.umask(before)
-            unix.listen(ports.BACKLOG)
+            unix.listen(network.BACKLOG)
             try:
                 yield _Sockets(tcp, unix)
             finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening the head's TCP port, and saying who has it when it is taken (proc(5): /proc/net/tcp)."""
+"""The head's own address and TCP port, and who has the port when it is taken (proc(5): /proc/net)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,61 @@ import socket
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.boot import probe
+from rookery.head.config import Config
 
 BACKLOG = 4096
 _LISTENING = "0A"
 _PROC = Path("/proc")
+_ROUTES = Path("/proc/net/route")
+
+
+def address_of(config: Config) -> str:
+    """The head's own IPv4 address. Raises RookeryError `not-found` when the interface has none, `invalid` when the
+    configuration names neither."""
+    network = config.network
+    if network.address:
+        return network.address
+    if not network.interface:
+        raise RookeryError(
+            "neither network.interface nor network.address is set",
+            kind=ErrorKind.INVALID,
+            hint="set one of them in rookery.toml",
+        )
+    found = probe.interface(network.interface)
+    if found is None:
+        known = ", ".join(name for _, name in socket.if_nameindex())
+        raise RookeryError(
+            f"this host has no network interface {network.interface}",
+            kind=ErrorKind.NOT_FOUND,
+            hint=f"it has {known}; set network.interface in rookery.toml",
+        )
+    if found.address is None:
+        raise RookeryError(
+            f"the interface {network.interface} has no IPv4 address",
+            kind=ErrorKind.NOT_FOUND,
+            hint=f"give it one: ip address add 10.0.0.1/24 dev {network.interface}",
+        )
+    return str(found.address.ip)
+
+
+def usual_address() -> str:
+    """The IPv4 address that other machines most likely know this host by: of the interface with the default route, else
+    of the first one that is up, else the loopback's."""
+    names = [*_default_interfaces(), *(name for _, name in socket.if_nameindex() if name != "lo")]
+    for name in names:
+        found = probe.interface(name)
+        if found is not None and found.up and found.address is not None:
+            return str(found.address.ip)
+    return "127.0.0.1"
+
+
+def _default_interfaces() -> list[str]:
+    try:
+        rows = [line.split() for line in _ROUTES.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    return [row[0] for row in rows if len(row) > 1 and row[1] == "00000000"]
 
 
 def listen(address: str, port: int, setting: str = "network.port") -> socket.socket:
