@@ -75,7 +75,9 @@ def _load_modules(_traveller: Traveller, action: Action) -> str:
 
 def _connect(traveller: Traveller, _action: Action) -> str:
     line = traveller.known.line
-    lease = traveller.network.connect(line.head, line.boot_mac)
+    lease = traveller.network.connect(
+        line.head, line.boot_mac, lambda text: traveller.console.say(f"network  {text}")
+    )
     traveller.known = replace(traveller.known, lease=lease)
     return lease.shown
 

@@ -10,6 +10,7 @@ import importlib
 import os
 import random
 import secrets
+import stat
 import sys
 import time
 import traceback
@@ -55,6 +56,9 @@ def main() -> None:
 
 def _prepare() -> Console:
     os.environ["PATH"] = "/sbin:/bin:/usr/sbin:/usr/bin"
+    if not os.path.exists(os.devnull):
+        # Even a child without input needs this one, the first `mount` among them.
+        os.mknod(os.devnull, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     for kind, where, options in _MOUNTS:
         Path(where).mkdir(parents=True, exist_ok=True)
         run(["busybox", "mount", "-t", kind, "-o", options, kind, where])

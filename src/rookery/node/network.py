@@ -15,7 +15,7 @@ import re
 import socket
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from rookery.node import modules, probe
 from rookery.run import Child, end, run, start
 
 PATIENCE = 60.0  # seconds until the console says what is missing; the search itself goes on
+SAY_SECONDS = 10.0
 LOOK_SECONDS = 0.1
 CONNECT_SECONDS = 4.0
 REFUSED_SECONDS = 15.0  # how long a card that did not lead to the head is left out
@@ -129,8 +130,9 @@ class Network:
         self._refused: dict[str, float] = {}
         self._aliases: frozenset[str] = frozenset()
 
-    def connect(self, head: str, boot_mac: str) -> Lease:
-        """Search until a card has an address and leads to `head` (base URL; empty: any address will do).
+    def connect(self, head: str, boot_mac: str, say: Callable[[str], None]) -> Lease:
+        """Search until a card has an address and leads to `head` (base URL; empty: any address will do). `say` is told
+        every SAY_SECONDS what is missing.
 
         Raises RookeryError `unavailable`, saying what is missing, after PATIENCE seconds; the DHCP clients go on, so
         that another call takes up where this one left. Cards and drivers that appear meanwhile are used.
@@ -141,6 +143,7 @@ class Network:
         script.chmod(0o755)
         run(["busybox", "ip", "link", "set", "lo", "up"], check=False)
         deadline = time.monotonic() + PATIENCE
+        next_word = time.monotonic() + SAY_SECONDS
         while True:
             self._aliases = modules.load_wanted(self._aliases)
             names = probe.cards(probe.record())
@@ -151,6 +154,9 @@ class Network:
                     return lease
             if time.monotonic() > deadline:
                 raise self._missing(names)
+            if time.monotonic() > next_word:
+                next_word += SAY_SECONDS
+                say(f"still searching: {self._missing(names).record.message}")
             time.sleep(LOOK_SECONDS)
 
     def close(self) -> None:
@@ -169,10 +175,10 @@ class Network:
             wish = ["-f", "-t", "5", "-T", "2", "-A", "3", "-O", "mtu", "-O", "staticroutes"]
             self._clients[name] = start(["busybox", "udhcpc", "-i", name, "-s", script, *wish])
 
-    def _leases(self) -> list[Lease]:
+    def _leases(self, all_of_them: bool = False) -> list[Lease]:
         found = []
         for name in self._clients:
-            if self._refused.get(name, 0.0) <= time.monotonic():
+            if all_of_them or self._refused.get(name, 0.0) <= time.monotonic():
                 with contextlib.suppress(OSError):
                     found.append(parse_lease((self._directory / name).read_text(), _read(NET / name / "address")))
         return found
@@ -197,13 +203,10 @@ class Network:
         elif not any((self._directory / name).exists() for name in carriers):
             message, hint = f"no DHCP answer on {', '.join(carriers)}", "is a DHCP server running on this network?"
         else:
-            message = f"no card leads to the head ({', '.join(lease.shown for lease in self._all_leases())})"
+            message = f"no card leads to the head ({', '.join(lease.shown for lease in self._leases(all_of_them=True))})"
             hint = "is 'rookery serve' running, and does the router lead to it?"
         return RookeryError(message, kind=ErrorKind.UNAVAILABLE, hint=hint)
 
-    def _all_leases(self) -> list[Lease]:
-        self._refused.clear()
-        return self._leases()
 
 
 def reachable(head: str) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this machine is: read from /proc and /sys into a record of texts, and made into facts by a pure function.
 
-A record is what the tests keep of real machines (tests/machines/*.json): path below the root -> text; for a symbolic link
-whose end is what matters (a card's driver), the last part of its target.
+A record is what the tests keep of real machines (tests/machines/*.json): path below the root -> text; for a symbolic
+link whose end is what matters (a card's driver), the last part of its target.
 """
 
 from __future__ import annotations
