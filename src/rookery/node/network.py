@@ -203,10 +203,11 @@ class Network:
         elif not any((self._directory / name).exists() for name in carriers):
             message, hint = f"no DHCP answer on {', '.join(carriers)}", "is a DHCP server running on this network?"
         else:
-            message = f"no card leads to the head ({', '.join(lease.shown for lease in self._leases(all_of_them=True))})"
+            message = (
+                f"no card leads to the head ({', '.join(lease.shown for lease in self._leases(all_of_them=True))})"
+            )
             hint = "is 'rookery serve' running, and does the router lead to it?"
         return RookeryError(message, kind=ErrorKind.UNAVAILABLE, hint=hint)
-
 
 
 def reachable(head: str) -> bool:
