@@ -17,6 +17,7 @@ HEAD_PORT = 8471  # BitTorrent on the head (TCP), unless rookery.toml says other
 NODE_PORT = 8472  # BitTorrent on a node (TCP); the next free one when it is taken
 BLOCK = 16 * 1024  # bytes asked for at a time: fixed by BEP 3 as practised and BEP 52
 QUEUE_IN_SWARM = 16  # requests that wait at one peer
+SEEN_BY = 3.0  # s after which a node that sees nobody but the head is alone
 QUEUE_ALONE = 500  # the same, while the head is the only peer
 NEIGHBOURS = 16  # peers that the tracker hands to one caller in a swarm above FULL_MESH
 FULL_MESH = 32  # up to this many, everybody learns of everybody
@@ -82,7 +83,13 @@ COMMON = (
     Setting("user_agent", "rookery", "what trackers and peers are told"),
 )
 
+HEAD_FINGERPRINT = "-RH0100-"
+NODE_FINGERPRINT = "-RN0100-"
+
 HEAD = (
+    Setting(
+        "peer_fingerprint", HEAD_FINGERPRINT, "the first bytes of the peer id (BEP 20): statistics know the head by it"
+    ),
     Setting("seeding_outgoing_connections", False, "nodes connect to the head: it tries no dead ones"),
     Setting("active_limit", -1, "every published version is given at once; 500 by default"),
     Setting("active_seeds", -1, "as above; 5 by default"),
@@ -95,6 +102,8 @@ HEAD = (
 )
 
 NODE = (
+    Setting("peer_fingerprint", NODE_FINGERPRINT, "as on the head"),
+    Setting("tick_interval", 100, "ms; a peer is connected on the next tick: 0.5 s of silence at the start with 500"),
     Setting("max_retry_port_bind", 100, "ports tried above NODE_PORT when it is taken"),
     Setting("listen_queue_size", 200, "neighbours connect within one second; 5 by default"),
     Setting("stop_tracker_timeout", 1, "s; a node that leaves does not wait long to say so"),
@@ -111,9 +120,10 @@ def node_settings(address: str = "0.0.0.0", port: int = NODE_PORT, rate: int = 0
     return _settings(COMMON, NODE) | {"listen_interfaces": _listen(address, port), "upload_rate_limit": rate}
 
 
-def queue_for(peers: int) -> int:
-    """How many requests may wait at one peer, by the number of peers that are connected."""
-    return QUEUE_ALONE if peers <= 1 else QUEUE_IN_SWARM
+def queue_for(peers: int, elapsed: float) -> int:
+    """How many requests may wait at one peer, by the connections there are `elapsed` seconds after the start: others
+    that start at the same time take a moment to be seen."""
+    return QUEUE_ALONE if peers <= 1 and elapsed >= SEEN_BY else QUEUE_IN_SWARM
 
 
 def _settings(*groups: tuple[Setting, ...]) -> dict[str, Value]:

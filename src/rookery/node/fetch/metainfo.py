@@ -39,7 +39,7 @@ class Metainfo:
 
     def is_right(self, piece: int, data: bytes) -> bool:
         """Whether `data` is that piece. SHA-1 tells damage, not malice: libtorrent checks SHA-256 as well (BEP 52)."""
-        return len(data) == self.length(piece) and hashlib.sha1(data).digest() == self.digests[piece]  # noqa: S324
+        return len(data) == self.length(piece) and _sha1(data) == self.digests[piece]
 
     def parameters(self) -> lt.add_torrent_params:
         """What libtorrent needs to add it, with everything removed that the info-hash does not cover."""
@@ -77,3 +77,7 @@ def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
     joined: bytes = info[b"pieces"]  # type: ignore[index,call-overload,assignment]
     digests = tuple(joined[place : place + 20] for place in range(0, len(joined), 20))
     return Metainfo(torrent, blob.size, params.ti.piece_length(), digests)
+
+
+def _sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()

@@ -60,8 +60,12 @@ class Connection:
                 raise _refused(self._url, answer)
             if ranged:
                 _require_range(self._url, answer, first, last)
+            expected = answer.length
             while block := answer.read(BLOCK):
                 yield block
+                expected = None if expected is None else expected - len(block)
+            if expected:
+                raise http.client.IncompleteRead(b"", expected)
             whole = True
         except (OSError, http.client.HTTPException) as error:
             raise RookeryError(

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetches one blob: from the swarm, from the head by HTTP where the swarm does not give, and believes only digests.
+
+The file grows under a hidden name beside its final one (`.NAME.part`), which it gets when its SHA-256 is what the
+signed manifest says. What a broken-off fetch left there is looked through and continued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+from rookery import files
+from rookery.errors import ErrorKind, RookeryError
+from rookery.node.fetch import policy
+from rookery.node.fetch.loop import TELL, Loop, OnTransfer, cancelled
+from rookery.node.fetch.metainfo import open_torrent
+from rookery.node.fetch.plain import fetch_plain
+from rookery.node.fetch.policy import Limits
+from rookery.node.fetch.stats import FetchStats, Ledger
+from rookery.node.fetch.swarm import Swarm
+from rookery.wire import engine
+from rookery.wire.manifest import Blob
+from rookery.wire.orders import SeedPolicy, Source
+from rookery.wire.report import Transfer
+
+
+def part_path(to: Path) -> Path:
+    """Where the file grows before it is `to`."""
+    return to.with_name(f".{to.name}.part")
+
+
+def fetch(
+    blob: Blob,
+    torrent: bytes,
+    source: Source,
+    to: Path,
+    on_progress: OnTransfer | None = None,
+    stop: threading.Event | None = None,
+) -> FetchStats:
+    """Make `to` the file that `blob` describes, and return the account of it.
+
+    torrent: the bytes of its .torrent (not believed: its v2 info-hash must be the blob's), or empty for a blob that
+    only HTTP carries. A file that is there and right already costs only its digest. on_progress is called about twice a
+    second. Raises RookeryError: `cancelled` when `stop` is set, `no-space`, `corrupt` for a wrong torrent or a head
+    whose copy is bad, `unavailable` when nothing came for two minutes, `unauthorized`, `not-found` as the head says.
+    What was fetched so far stays for the next call.
+    """
+    with Fetcher(blob, torrent, source, to, on_progress, stop) as fetcher:
+        return fetcher.run()
+
+
+def seed(
+    blob: Blob,
+    torrent: bytes,
+    source: Source,
+    path: Path,
+    seed_policy: SeedPolicy,
+    stop: threading.Event,
+    on_progress: OnTransfer | None = None,
+) -> Transfer:
+    """Give the right and whole file `path` to others at a capped rate, until `stop` or the policy's time; its account.
+
+    Raises RookeryError `corrupt` when the file turns out not to be right any more.
+    """
+    if not path.is_file() or path.stat().st_size != blob.size:
+        raise RookeryError(f"{path} is not the whole {blob.name}: nothing to give", kind=ErrorKind.CORRUPT)
+    swarm = Swarm(source, rate=seed_policy.rate)
+    try:
+        swarm.join(open_torrent(torrent, blob), path, complete=True)
+        return _give(swarm, blob, seed_policy.seconds, stop, on_progress)
+    finally:
+        swarm.close()
+
+
+class Fetcher:
+    """One fetch, step by step: `run()`, then perhaps `give()`, then `close()` (or leave the `with` block).
+
+    Between `run` and `close` it goes on giving: the swarm does not lose a node just because that node is done.
+    Arguments as of `fetch`; port: to listen on, the next free one is taken; rate: cap on what is given, bytes/s.
+    """
+
+    def __init__(
+        self,
+        blob: Blob,
+        torrent: bytes,
+        source: Source,
+        to: Path,
+        on_progress: OnTransfer | None = None,
+        stop: threading.Event | None = None,
+        *,
+        port: int = engine.NODE_PORT,
+        rate: int = 0,
+        limits: Limits | None = None,
+    ) -> None:
+        self._blob, self._torrent, self._source, self._to = blob, torrent, source, to
+        self._tell = on_progress or (lambda _transfer: None)
+        self._stop = stop or threading.Event()
+        self._port, self._rate, self._limits = port, rate, limits or Limits()
+        self._ledger = Ledger(blob.size)
+        self._swarm: Swarm | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def run(self) -> FetchStats:
+        """Fetch, check the digest, give the file its name."""
+        self._began = time.monotonic()
+        self._to.parent.mkdir(parents=True, exist_ok=True)
+        if self._is_there():
+            self._ledger.had = self._blob.size
+            self._tell(self._ledger.transfer(self._blob.size, 0, 0, time.monotonic()))
+            return self._ledger.stats(seconds=self._elapsed())
+        part = part_path(self._to)
+        _require_space(part, self._blob)
+        if not self._blob.info_hash:
+            fetch_plain(self._blob, self._source, part, self._ledger, self._tell, self._stop, self._limits)
+            try:
+                verify_seconds = self._verify(part)
+            except RookeryError as error:
+                if error.kind is ErrorKind.CORRUPT:
+                    part.unlink()  # without piece digests nobody can tell which part of it is right
+                raise
+            os.replace(part, self._to)
+            files.sync_directory(self._to.parent)
+            return self._ledger.stats(seconds=self._elapsed(), verify_seconds=verify_seconds)
+        metainfo = open_torrent(self._torrent, self._blob)
+        swarm = self._swarm = Swarm(self._source, self._port, self._rate)
+        swarm.join(metainfo, part)
+        loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits)
+        loop.run(self._tell, self._stop)
+        swarm.flush()
+        verify_seconds = self._verify(part)
+        swarm.rename(self._to)
+        files.sync_directory(self._to.parent)
+        counts = swarm.counts()
+        self._tell(self._ledger.transfer(self._blob.size, counts.sent, len(swarm.peers()), time.monotonic()))
+        return self._ledger.stats(
+            seconds=self._elapsed(),
+            verify_seconds=verify_seconds,
+            sent=counts.sent,
+            failed=counts.failed,
+            redundant=counts.redundant,
+        )
+
+    def give(self, seconds: float | None, stop: threading.Event | None = None) -> Transfer:
+        """Go on giving for some seconds (None: until `stop`), after `run`; what was given."""
+        if self._swarm is None:
+            if not self._blob.info_hash:
+                return Transfer()
+            self._swarm = Swarm(self._source, self._port, self._rate)
+            self._swarm.join(open_torrent(self._torrent, self._blob), self._to, complete=True)
+        return _give(self._swarm, self._blob, seconds, stop or self._stop, self._tell)
+
+    def close(self) -> None:
+        """Leave the swarm."""
+        swarm, self._swarm = self._swarm, None
+        if swarm is not None:
+            swarm.close()
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _is_there(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return self._to.stat().st_size == self._blob.size and self._digest(self._to) == self._blob.sha256
+        return False
+
+    def _digest(self, path: Path) -> str:
+        def on_bytes(_done: int) -> None:
+            if self._stop.is_set():
+                raise cancelled(self._blob)
+
+        return files.sha256_file(path, on_bytes)
+
+    def _verify(self, part: Path) -> float:
+        began = time.monotonic()
+        if (found := self._digest(part)) != self._blob.sha256:
+            raise RookeryError(
+                f"the fetched {self._blob.name} is not what was signed",
+                kind=ErrorKind.CORRUPT,
+                details=f"signed: sha256 {self._blob.sha256}\nfetched: sha256 {found}",
+                hint="fetch again: every piece is looked through then; if it stays, test memory and disk",
+            )
+        return time.monotonic() - began
+
+
+def _give(
+    swarm: Swarm, blob: Blob, seconds: float | None, stop: threading.Event, on_progress: OnTransfer | None
+) -> Transfer:
+    began = told = time.monotonic()
+    failures, announce_at, dice = 0, 0.0, random.Random()  # noqa: S311 - jitter
+    before, rate = swarm.counts().sent, 0.0
+    while not stop.is_set() and (seconds is None or time.monotonic() - began < seconds):
+        news = swarm.look(0.2)
+        now = time.monotonic()
+        if news.error is not None or news.checking:
+            raise RookeryError(
+                f"this machine's copy of {blob.name} is not right any more; it is not given to others",
+                kind=ErrorKind.CORRUPT,
+                details=str(news.error or ""),
+            )
+        if news.tracker_ok:
+            failures, announce_at = 0, 0.0
+        elif news.tracker_error:
+            failures += 1
+            announce_at = now + policy.retry_delay(failures, dice.random())
+        if announce_at and now >= announce_at:
+            announce_at = 0.0
+            swarm.announce()
+        if on_progress is not None and now - told >= TELL:
+            sent = swarm.counts().sent
+            rate, before, told = (sent - before) / (now - told), sent, now
+            on_progress(Transfer(blob.size, blob.size, sent=sent, rate=rate, peers=len(swarm.peers())))
+    return Transfer(blob.size, blob.size, sent=swarm.counts().sent, peers=len(swarm.peers()))
+
+
+def _require_space(part: Path, blob: Blob) -> None:
+    there = part.stat().st_blocks * 512 if part.exists() else 0
+    # A RAM file system without a limit says that it has no blocks at all: there is nothing to compare with.
+    if shutil.disk_usage(part.parent).total:
+        files.require_space(part.parent, max(blob.size - there, 0), f"fetching {blob.name}")

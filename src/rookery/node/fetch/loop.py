@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fetch loop: looks at the swarm, keeps the account, and does what policy says."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.log import logger
+from rookery.node.fetch import policy
+from rookery.node.fetch.metainfo import Metainfo
+from rookery.node.fetch.policy import Limits, Situation, Why
+from rookery.node.fetch.ranges import Delivery, RangeWorker
+from rookery.node.fetch.stats import Ledger
+from rookery.node.fetch.swarm import News, Swarm, disk_error
+from rookery.wire import engine, routes
+from rookery.wire.manifest import Blob
+from rookery.wire.orders import Source
+from rookery.wire.report import Transfer
+
+log = logger(__name__)
+
+OnTransfer = Callable[[Transfer], None]
+LOOK = 0.1  # s between two looks at the swarm
+STEER = 0.25  # s between two decisions
+TELL = 0.5  # s between two calls of on_progress
+TRY_HEAD = 2.0  # s between two tries to reach a head's seeder that is not connected
+HELD = 64 << 20  # bytes that came by HTTP and are not checked yet, at most
+REFUSED = 10.0  # s without anything after which the head's "no" is taken for an answer
+_FINAL = (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN, ErrorKind.NOT_FOUND, ErrorKind.INVALID)
+
+
+def cancelled(blob: Blob) -> RookeryError:
+    """The error of a fetch that was told to stop."""
+    return RookeryError(f"fetching {blob.name} was cancelled", kind=ErrorKind.CANCELLED)
+
+
+class Loop:
+    """Looks at the swarm, keeps the account, and acts on what policy says, until every piece is there."""
+
+    def __init__(
+        self, swarm: Swarm, metainfo: Metainfo, blob: Blob, source: Source, ledger: Ledger, limits: Limits
+    ) -> None:
+        self._swarm, self._metainfo, self._blob = swarm, metainfo, blob
+        self._ledger, self._limits = ledger, limits
+        self._dice = random.Random()  # noqa: S311 - jitter
+        now = time.monotonic()
+        self._began = self._last_block = self._last_whole = self._last_progress = now
+        self._gave = False
+        self._missing = set(range(metainfo.pieces))
+        self._checked = False
+        self._done = 0
+        self._own: frozenset[int] = frozenset()
+        self._others: frozenset[str] = frozenset()
+        self._orphans: dict[int, float] = {}
+        self._swarm_bytes: deque[tuple[float, int]] = deque([(now, 0)])
+        self._peers = 0
+        self._head_tried = now
+        self._tracker_failures, self._announce_at, self._tracker_error = 0, 0.0, ""
+        self._why = Why.NOT_YET
+        self._http_error: RookeryError | None = None
+        # Shared with the HTTP thread: what to ask for, what was asked, what came.
+        self._lock = threading.Lock()
+        self._wanted: tuple[int, ...] = ()
+        self._busy: set[int] = set()
+        self._rest_until: dict[int, tuple[float, int]] = {}
+        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        url = routes.blob_url(source.head, blob.sha256)
+        self._worker = RangeWorker(url, source.credential, metainfo, self._next_run, self._deliver)
+
+    def run(self, tell: OnTransfer, stop: threading.Event) -> None:
+        """Raises RookeryError as `fetch` says."""
+        self._worker.start()
+        steered = told = 0.0
+        try:
+            while True:
+                news = self._swarm.look(LOOK)
+                now = time.monotonic()
+                finished = self._take(news, now)
+                self._take_deliveries(now)
+                if now - told >= TELL or finished:
+                    told = now
+                    tell(self._ledger.transfer(self._done, self._swarm.counts().sent, self._peers, now))
+                if finished:
+                    return
+                if stop.is_set():
+                    raise cancelled(self._blob)
+                if self._checked and now - steered >= STEER:
+                    steered = now
+                    self._steer(now)
+                self._decide(now)
+        finally:
+            self._worker.stop()
+
+    # -- what happened
+
+    def _take(self, news: News, now: float) -> bool:
+        if news.error is not None:
+            raise disk_error(news.error)
+        if news.checked and not self._checked:
+            self._start(now)
+        for (address, of_head), size in news.given.items():
+            self._ledger.block(address, of_head, size, now)
+        if news.given:
+            if not self._gave:
+                self._gave, self._last_whole = True, now
+            self._last_block = self._last_progress = now
+        for piece in news.whole:
+            self._whole(piece, now)
+        for piece in news.failed:
+            self._ledger.failures += 1
+            with self._lock:
+                self._busy.discard(piece)
+        for address in news.banned:
+            log.warning("%s gave pieces with a wrong digest and is not asked any more", address)
+            self._ledger.banned.add(address)
+        if news.tracker_ok:
+            self._tracker_failures, self._announce_at, self._tracker_error = 0, 0.0, ""
+        elif news.tracker_error:
+            self._tracker_failures += 1
+            self._tracker_error = news.tracker_error
+            self._announce_at = now + policy.retry_delay(self._tracker_failures, self._dice.random())
+        return self._checked and not self._missing
+
+    def _start(self, now: float) -> None:
+        """The file has been looked through: the clock of the policy starts here, not while a disk was read."""
+        self._checked = True
+        for piece, right in enumerate(self._swarm.have()):
+            if right and piece in self._missing:
+                self._missing.discard(piece)
+                self._done += self._metainfo.length(piece)
+        self._ledger.had = self._done
+        self._began = self._last_block = self._last_whole = self._last_progress = now
+
+    def _whole(self, piece: int, now: float) -> None:
+        if not self._checked:
+            return  # told while looking through what was there; counted as a whole in _start
+        with self._lock:
+            self._rest_until.pop(piece, None)
+            by_http = piece in self._busy
+            self._busy.discard(piece)
+        if piece in self._missing:
+            self._missing.discard(piece)
+            self._done += self._metainfo.length(piece)
+        self._orphans.pop(piece, None)
+        self._last_progress = now
+        if not by_http:
+            self._last_whole = now
+
+    def _take_deliveries(self, now: float) -> None:
+        while True:
+            try:
+                delivery = self._deliveries.get_nowait()
+            except queue.Empty:
+                return
+            if delivery.error is not None:
+                if str(delivery.error) != str(self._http_error):
+                    log.warning("fetching by HTTP: %s", delivery.error)
+                self._http_error = delivery.error
+                continue
+            size = self._metainfo.length(delivery.piece)
+            self._ledger.http(size, now)
+            if delivery.data is None:
+                log.warning("piece %d came from the head by HTTP with a wrong digest", delivery.piece)
+                self._ledger.failures += 1
+                self._ledger.failures_http += 1
+                self._ledger.failed_http_bytes += size
+            else:
+                self._http_error = None
+                self._last_progress = now
+
+    # -- what to do
+
+    def _steer(self, now: float) -> None:
+        peers = self._swarm.peers()
+        self._peers = len(peers)
+        self._swarm.set_queue(engine.queue_for(len(peers), now - self._began))
+        if not any(peer.of_head for peer in peers) and now - self._head_tried >= TRY_HEAD:
+            self._head_tried = now
+            self._swarm.connect_head()
+        if self._announce_at and now >= self._announce_at:
+            self._announce_at = 0.0
+            self._swarm.announce()
+        others = frozenset(peer.address for peer in peers if not peer.of_head and not peer.complete)
+        local = next((peer.local for peer in peers), "")
+        if peers and (not self._own or others != self._others):
+            self._others = others
+            self._own = policy.own_pieces(local, others, self._metainfo.pieces)
+            self._swarm.prefer(self._own)
+        availability = self._swarm.availability() if not any(peer.complete for peer in peers) else []
+        self._orphans = {
+            piece: self._orphans.get(piece, now)
+            for piece in self._missing
+            if piece < len(availability) and availability[piece] == 0
+        }
+        given = self._ledger.head_swarm + self._ledger.from_peers
+        self._swarm_bytes.append((now, given))
+        while self._swarm_bytes[0][0] < now - self._limits.quiet:
+            self._swarm_bytes.popleft()
+
+    def _decide(self, now: float) -> None:
+        if not self._checked:
+            return
+        first_at, first = self._swarm_bytes[0]
+        situation = Situation(
+            elapsed=now - self._began,
+            gave=self._gave,
+            quiet=now - self._last_block,
+            stuck=now - self._last_whole if self._gave else 0.0,
+            rate=(self._swarm_bytes[-1][1] - first) / max(now - first_at, 0.1),
+            orphans={piece: now - since for piece, since in self._orphans.items()},
+        )
+        with self._lock:
+            resting = {piece for piece, (until, _) in self._rest_until.items() if until > now}
+        candidates = sorted(self._missing - resting)
+        why, wanted = policy.choose(situation, candidates, self._own, self._limits)
+        if why is not self._why:
+            log.info("HTTP: %s", why.value)
+            self._why = why
+        with self._lock:
+            self._wanted = wanted
+        self._give_up(now)
+
+    def _give_up(self, now: float) -> None:
+        silent = now - self._last_progress
+        final = self._http_error is not None and self._http_error.kind in _FINAL and silent >= REFUSED
+        if silent < self._limits.give_up and not final:
+            return
+        if final and self._http_error is not None:
+            raise self._http_error
+        lines = [f"{len(self._missing)} of {self._metainfo.pieces} pieces are missing; {self._peers} peers connected"]
+        lines += [f"tracker: {self._tracker_error}"] if self._tracker_error else []
+        lines += [f"HTTP: {self._http_error}"] if self._http_error else []
+        if self._ledger.failures_http:
+            raise RookeryError(
+                f"the head's own copy of {self._blob.name} is bad, and nobody else has what is missing",
+                kind=ErrorKind.CORRUPT,
+                details="\n".join(lines),
+                hint="publish the version again",
+            )
+        raise RookeryError(
+            f"nothing of {self._blob.name} came for {silent:.0f} s",
+            kind=ErrorKind.UNAVAILABLE,
+            details="\n".join(lines),
+            hint="is the head up, and are its HTTP and swarm ports reachable from here?",
+        )
+
+    # -- called from the HTTP thread
+
+    def _next_run(self) -> range:
+        most = max(self._limits.range // self._metainfo.piece_size, 1)
+        with self._lock:
+            if len(self._busy) * self._metainfo.piece_size >= HELD:
+                return range(0)
+            run = policy.first_run(self._wanted, self._busy, most)
+            self._busy.update(run)
+            return run
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if delivery.error is not None:
+            with self._lock:
+                self._busy.clear()
+        elif delivery.data is None:
+            with self._lock:
+                self._busy.discard(delivery.piece)
+                _, times = self._rest_until.get(delivery.piece, (0.0, 0))
+                # A copy that is bad on the head stays bad for a while: others are asked meanwhile.
+                self._rest_until[delivery.piece] = (time.monotonic() + min(5.0 * 2**times, 60.0), times + 1)
+        else:
+            self._swarm.add_piece(delivery.piece, delivery.data)
+        self._deliveries.put(delivery)
