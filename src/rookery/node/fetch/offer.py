@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rookery fetch` without a cluster: from an offer (a URL of the head, or a saved file) to the finished thing in a
+directory."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+from rookery import codec
+from rookery.errors import ErrorKind, RookeryError
+from rookery.node.fetch.fetch import Fetcher
+from rookery.node.fetch.metainfo import MAX_TORRENT
+from rookery.node.fetch.ranges import get
+from rookery.node.fetch.stats import FetchStats, add, add_transfers
+from rookery.node.fetch.unpack import require_free, unpack_tree
+from rookery.node.trust import open_manifest, site_key
+from rookery.wire import routes
+from rookery.wire.manifest import MAX_MANIFEST, Blob, Manifest, VersionKind, require_name
+from rookery.wire.orders import FetchOffer
+from rookery.wire.report import Transfer
+
+MAX_OFFER = 4 * MAX_MANIFEST
+
+
+def fetch_offer(
+    url_or_path: str,
+    to: Path,
+    key: str | None = None,
+    on_progress: Callable[[Transfer], None] | None = None,
+    stop: threading.Event | None = None,
+    seed_seconds: float = 0.0,
+) -> FetchStats:
+    """Fetch what a head offers into the directory `to`; the account of all its blobs together.
+
+    url_or_path: `http://head:port/fetch/NAME[:TAG]?ticket=...&key=<64 hex>`, or a file with a FetchOffer in JSON. key:
+    the site's public key (64 hex digits); from the URL's `key` when None. What comes of it: a file under its own name,
+    a tree as a directory of the name that it was published under, an image as its three blobs. seed_seconds: how long
+    to go on giving afterwards.
+
+    Raises RookeryError as `fetch`, and `corrupt` for a manifest that the key did not sign, `invalid` without a key,
+    `conflict` when a tree is to be unpacked where something is. On `cancelled` nothing half-made has the final name;
+    what was fetched stays in hidden `.part` files and is continued by the next call.
+    """
+    offer, named_key = read_offer(url_or_path)
+    manifest = open_manifest(offer.manifest, _key(key, named_key))
+    name = require_name(manifest.image, "image name")
+    to.mkdir(parents=True, exist_ok=True)
+    stop = stop or threading.Event()
+    if manifest.kind is VersionKind.TREE:
+        require_free(to / name)
+    fetchers: list[Fetcher] = []
+    with contextlib.ExitStack() as stack:
+        stats: list[FetchStats] = []
+        before = Transfer()
+        for blob in manifest.blobs:
+            tell = _Summing(before, on_progress)
+            torrent = _torrent(offer, blob)
+            fetcher = Fetcher(blob, torrent, offer.source, _target(manifest, blob, to), tell, stop)
+            fetchers.append(stack.enter_context(fetcher))
+            stats.append(fetcher.run())
+            before = tell.latest
+        archive = _target(manifest, manifest.blobs[0], to)
+        if manifest.kind is VersionKind.TREE:
+            unpack_tree(archive, to / name, stop)
+        if seed_seconds > 0:
+            _give(fetchers, seed_seconds, stop)
+    if manifest.kind is VersionKind.TREE:
+        archive.unlink()
+    return add(stats)
+
+
+def read_offer(url_or_path: str) -> tuple[FetchOffer, str | None]:
+    """The offer, and the key that its URL names. Raises RookeryError `not-found`, `invalid`, or as the head answers."""
+    if url_or_path.startswith(("http://", "https://")):
+        url, named = split_key(url_or_path)
+        return codec.loads(FetchOffer, get(url, most=MAX_OFFER), most=MAX_OFFER, what="offer"), named
+    try:
+        data = Path(url_or_path).read_bytes()
+    except OSError as error:
+        raise RookeryError(
+            f"{url_or_path} cannot be read: {error.strerror}",
+            kind=ErrorKind.NOT_FOUND,
+            hint="give a URL as 'rookery publish' prints it, or a file with an offer",
+        ) from error
+    return codec.loads(FetchOffer, data, most=MAX_OFFER, what=url_or_path), None
+
+
+def split_key(url: str) -> tuple[str, str | None]:
+    """The URL without its `key`, and the key. The head is not told which key we trust."""
+    parts = urlsplit(url)
+    words = parse_qs(parts.query, keep_blank_values=True)
+    named = words.pop("key", [None])[0]
+    return urlunsplit(parts._replace(query=urlencode(words, doseq=True), fragment="")), named
+
+
+def _key(given: str | None, named: str | None) -> str:
+    if given and named and site_key(given) != site_key(named):
+        raise RookeryError("the URL names another key than the one that was given", kind=ErrorKind.INVALID)
+    if not (given or named):
+        raise RookeryError(
+            "no site key: nothing says whose word to believe",
+            kind=ErrorKind.INVALID,
+            hint="use the whole URL with its 'key=', or give the head's site.pub with --key",
+        )
+    return given or named or ""
+
+
+def _target(manifest: Manifest, blob: Blob, to: Path) -> Path:
+    if manifest.kind is VersionKind.TREE:
+        return to / f".{manifest.image}.{blob.sha256[:16]}.tar"
+    return to / blob.name
+
+
+def _torrent(offer: FetchOffer, blob: Blob) -> bytes:
+    if not blob.info_hash:
+        return b""
+    return get(routes.torrent_url(offer.source.head, blob.sha256), offer.source.credential, MAX_TORRENT)
+
+
+def _give(fetchers: list[Fetcher], seconds: float, stop: threading.Event) -> None:
+    """Give all blobs at the same time: each has its own session."""
+    until = time.monotonic() + seconds
+    threads = [
+        threading.Thread(target=fetcher.give, args=(until - time.monotonic(), stop), daemon=True)
+        for fetcher in fetchers
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class _Summing:
+    """Adds what earlier blobs came to to what the running one tells."""
+
+    def __init__(self, before: Transfer, on_progress: Callable[[Transfer], None] | None) -> None:
+        self._before, self._on_progress = before, on_progress
+        self.latest = before
+
+    def __call__(self, transfer: Transfer) -> None:
+        self.latest = add_transfers(self._before, transfer)
+        if self._on_progress is not None:
+            self._on_progress(self.latest)
