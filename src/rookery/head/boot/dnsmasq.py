@@ -40,6 +40,8 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@:-]{1,15}")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_.+@%/-]+")
+# What is worth a warning of all that it says. UEFI aborts a transfer on purpose, once it knows the file's size.
+_TROUBLE = r"not found|failed|cannot|error (?!8 User aborted)|no address available|duplicate"
 _CAPABILITIES = "+net_admin,+net_raw,+net_bind_service"
 
 
@@ -374,7 +376,7 @@ class Dnsmasq:
             for raw in child.stderr:
                 line = raw.decode(errors="replace").strip()
                 self._lines.append(line)
-                trouble = re.search(r"not found|failed|cannot|error|no address available|duplicate", line)
+                trouble = re.search(_TROUBLE, line)
                 log.log(30 if trouble else 10, "%s", line)
                 if not self._ready and "started, version" in line:
                     self._ready = True
