@@ -43,8 +43,8 @@ def database_url(config: Config, paths: Paths) -> str:
 def initialise(directory: Path, settings: Settings) -> Config:
     """Make `directory` a head's directory and return its configuration.
 
-    Raises RookeryError: `conflict` when it is one already, `invalid` for settings that do not fit together, and what the
-    database raises. On failure nothing of it stays. The interface need not be there yet.
+    Raises RookeryError: `conflict` when it is one already, `invalid` for settings that do not fit together, and what
+    the database raises. On failure nothing of it stays. The interface need not be there yet.
     """
     paths = Paths(directory.absolute())
     for there in (paths.config, paths.site_key, paths.operator_token):
