@@ -52,9 +52,7 @@ _GIVEN = (
 
 def create_app(services: Services) -> FastAPI:
     """The application. It neither starts nor stops any of `services`."""
-    app = FastAPI(
-        title="Rookery", version=__version__, docs_url=None, redoc_url=None, separate_input_output_schemas=False
-    )
+    app = FastAPI(title="Rookery", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
     app.add_middleware(Limits)
     guard = Guard(services.credentials, services.fleet)
