@@ -195,8 +195,8 @@ def _path(path: Path) -> str:
     return str(path)
 
 
-def account_for(directory: Path) -> str:
-    """The user dnsmasq should run as: an unprivileged one that can read `directory`, else the present one."""
+def account_for(*directories: Path) -> str:
+    """The user dnsmasq should run as: an unprivileged one that can enter `directories`, else the present one."""
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid()).pw_name
     for name in ("dnsmasq", "nobody"):
@@ -204,9 +204,9 @@ def account_for(directory: Path) -> str:
             user = pwd.getpwnam(name)
         except KeyError:
             continue
-        if all(_may_enter(place, user) for place in (directory, *directory.parents)):
+        if all(_may_enter(place, user) for directory in directories for place in (directory, *directory.parents)):
             return name
-    log.warning("dnsmasq keeps running as root: no other user may read %s", directory)
+    log.warning("dnsmasq keeps running as root: no other user may enter %s", directories[0].parent)
     return "root"
 
 
@@ -298,7 +298,7 @@ class Dnsmasq:
         self._paths.dnsmasq.mkdir(parents=True, exist_ok=True)
         self._paths.dnsmasq.chmod(0o755)
         end_stale(self._paths)
-        account = account_for(self._paths.dnsmasq)
+        account = account_for(self._paths.dnsmasq, loaders.tftp_root(self._paths))
         text = render(self._config, self._address, self._paths, account)
         files.write_atomic(conf_path(self._paths), text.encode())
         self._write_hosts(nodes)
