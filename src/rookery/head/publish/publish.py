@@ -22,6 +22,7 @@ from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish import tree
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
+from rookery.head.publish.verify import info_hash_of
 from rookery.log import logger
 from rookery.wire.manifest import Blob, Manifest, Role, VersionKind, parse_payload, require_name, version_id
 
@@ -183,11 +184,17 @@ class Publisher:
             return Blob(part.role, part.name, size, digest)
         for known in self._blobs():
             # Hashed once: the same bytes in another version, or this one again.
-            if known.sha256 == digest and known.info_hash and self._store.torrent(digest).is_file():
+            if known.sha256 == digest and known.info_hash and self._has_torrent(known):
                 return Blob(part.role, part.name, size, digest, known.info_hash, known.info_hash_v1)
         made = self._make_torrent(self._store.path(digest), part.name, on_progress, cancel)
         self._store.put_torrent(digest, made.torrent)
         return Blob(part.role, part.name, size, digest, made.info_hash, made.info_hash_v1)
+
+    def _has_torrent(self, blob: Blob) -> bool:
+        try:
+            return info_hash_of(self._store.torrent(blob.sha256).read_bytes()) == blob.info_hash
+        except (OSError, ValueError):
+            return False
 
     def _blobs(self) -> Iterator[Blob]:
         for image in self._catalog.images():

@@ -59,10 +59,10 @@ def info_hash_of(torrent: bytes) -> str:
 
     Raises ValueError when the bytes are not a torrent.
     """
-    for key, start, end in _entries(torrent):
-        if key == b"info":
-            return hashlib.sha256(torrent[start:end]).hexdigest()
-    raise ValueError("no info dictionary")
+    found = [hashlib.sha256(torrent[start:end]) for key, start, end in _entries(torrent) if key == b"info"]
+    if len(found) != 1:
+        raise ValueError("no info dictionary")
+    return found[0].hexdigest()
 
 
 def _blob_problems(
@@ -111,6 +111,8 @@ def _entries(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         end = _end_of(data, value)
         yield data[start:value], value, end
         at = end
+    if at + 1 != len(data):
+        raise ValueError("bytes after the end")
 
 
 def _end_of(data: bytes, at: int) -> int:
