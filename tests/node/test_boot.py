@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole journey of one machine, in QEMU, against a real head: no part is left out but the firmware's (which
+tests/head/boot boots)."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import netns, qemu
+from rookery.head.build.image import BuiltImage
+from rookery.head.catalog.catalog import Catalog
+from rookery.head.catalog.rows import Node
+from rookery.head.config import DhcpMode, Paths
+from rookery.head.init import Settings, initialise
+from rookery.head.progress import silent
+from rookery.head.publish.publish import Publisher
+from rookery.head.publish.site import SiteKey
+from rookery.head.publish.store import BlobStore
+from rookery.head.swarm.torrent import make_torrent
+from rookery.run import run
+from rookery.wire import routes
+
+ADDRESS, PORT = "10.78.0.1", 8470
+MAC = "52:54:00:78:00:01"
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(900)]
+
+
+class Head:
+    """A head in a room of its own, with one node and one image."""
+
+    def __init__(self, paths: Paths, room: netns.Room) -> None:
+        self.paths, self.room = paths, room
+
+    def call(self, *words: str) -> str:
+        return run([sys.executable, "-m", "rookery.cli", *words, "--dir", self.paths.directory]).stdout
+
+    def node(self) -> dict[str, Any]:
+        (found,) = json.loads(self.call("status", "n1", "--json"))["nodes"]
+        return dict(found)
+
+    def wait_for(self, what: Callable[[dict[str, Any]], bool], seconds: float = 240) -> dict[str, Any]:
+        until = time.monotonic() + seconds
+        while not what(node := self.node()):
+            assert time.monotonic() < until, json.dumps(node, indent=1)
+            time.sleep(0.5)
+        return node
+
+    def get(self, path: str) -> str:
+        return run([*self.room.in_hub, "curl", "-sf", f"http://{ADDRESS}:{PORT}{path}"]).stdout
+
+    def manifest(self, change: Callable[[dict[str, Any]], None]) -> str:
+        """Change the stored manifest's envelope; returns what it was."""
+        with sqlite3.connect(self.paths.database) as database:
+            (before,) = database.execute("SELECT manifest FROM versions").fetchone()
+            envelope = json.loads(before)
+            change(envelope)
+            database.execute("UPDATE versions SET manifest = ?", (json.dumps(envelope),))
+        return str(before)
+
+
+@pytest.fixture
+def head(tmp_path: Path, built: BuiltImage) -> Iterator[Head]:
+    paths = Paths(tmp_path / "head")
+    wish = Settings("br0", ADDRESS, PORT, dhcp=DhcpMode.FULL, dhcp_range="10.78.0.100-10.78.0.150")
+    initialise(paths.directory, wish)
+    catalog = Catalog.open(f"sqlite:///{paths.database}")
+    publisher = Publisher(BlobStore(paths.blobs), SiteKey.load(paths), catalog, make_torrent)
+    publisher.image("base", built, "", "latest", silent, threading.Event())
+    catalog.add_nodes([Node("n1", (MAC,), image="base:latest")])
+    catalog.close()
+    log = tmp_path / "head.log"
+    with netns.room() as room, log.open("wb") as sink:
+        room.hub_address(f"{ADDRESS}/24")
+        words = [sys.executable, "-m", "rookery.cli", "serve", "--dir", str(paths.directory)]
+        with room.process(None, words, stdout=sink, stderr=sink) as process:
+            until = time.monotonic() + 120
+            while not paths.socket.exists():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.2)
+            yield Head(paths, room)
+
+
+def machine(head: Head, tmp_path: Path) -> qemu.Machine:
+    """The machine as iPXE would start it: what the head's script for it says, with the files that it names."""
+    script = head.get(f"{routes.SCRIPT}?mac={MAC}&arch=x86_64&firmware=pcbios")
+    line = re.search(r"^imgargs kernel (.*?)(?: \|\|.*)?$", script, re.MULTILINE)
+    assert line, script
+    names = dict(re.findall(r"--name (\w+) http\S+/([0-9a-f]{64})", script))
+    agent = next(head.paths.boot.glob("agent-*.cpio"))
+    return qemu.Machine(
+        "n1",
+        MAC,
+        tmp_path / "machine",
+        namespace=head.room.hub,
+        bridge=netns.BRIDGE,
+        kernel=head.paths.blobs / names["kernel"],
+        initrds=(head.paths.blobs / names["drivers"], agent),
+        command_line=line[1],
+    )
+
+
+def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> None:
+    def forge(envelope: dict[str, Any]) -> None:
+        envelope["signature"] = "00" * 64
+
+    good = head.manifest(forge)
+    with qemu.boot(machine(head, tmp_path)) as guest:
+        # A manifest that nobody of this site signed is not used; the node says so and goes on asking.
+        failed = head.wait_for(lambda node: node["state"] == "failed")
+        assert "signature is wrong" in json.dumps(failed)
+        assert "orders FAILED" in guest.wait_for("orders FAILED", 5)
+        assert "next try in" in guest.wait_for("next try in", 5)
+
+        head.manifest(lambda envelope: envelope.update(json.loads(good)))
+        ready = head.wait_for(lambda node: node["state"] == "ready")
+        assert set(ready["seconds"]) >= {"kernel", "modules", "network", "fetch", "verify", "root", "settle", "system"}
+        assert ready["transfer"]["done"] == ready["transfer"]["total"] > 0
+        assert ready["system"] in ("running", "degraded")
+
+        head.wait_for(lambda node: node["seeding"])
+        head.call("node", "set", "n1", "may_seed=false", "-y")
+        head.wait_for(lambda node: not node["seeding"])
