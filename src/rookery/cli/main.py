@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from rookery import __version__
-from rookery.cli import deploy, dhcp, events, image, init, node, publish, serve, status, version
+from rookery.cli import deploy, dhcp, doctor, events, fetch, image, init, node, publish, serve, status, version
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, ErrorRecord, record_of
 
@@ -66,7 +66,17 @@ def root(
     """Cluster provisioning in which machines hand the operating system to each other."""
 
 
-for commands in (init.app, serve.app, publish.app, deploy.app, status.app, events.app, version.app):
+for commands in (
+    init.app,
+    serve.app,
+    doctor.app,
+    publish.app,
+    fetch.app,
+    deploy.app,
+    status.app,
+    events.app,
+    version.app,
+):
     app.add_typer(commands)
 app.add_typer(image.app, name="image")
 app.add_typer(node.app, name="node")

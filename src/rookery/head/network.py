@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head's own address and TCP port, and who has the port when it is taken (proc(5): /proc/net)."""
+"""The head's own address, and its TCP port."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import socket
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head import listeners
 from rookery.head.boot import probe
 from rookery.head.config import Config
 
 BACKLOG = 4096
-_LISTENING = "0A"
-_PROC = Path("/proc")
 _ROUTES = Path("/proc/net/route")
 
 
@@ -84,8 +81,8 @@ def listen(address: str, port: int, setting: str = "network.port") -> socket.soc
 
 def _explained(error: OSError, address: str, port: int, setting: str) -> RookeryError:
     if error.errno == errno.EADDRINUSE:
-        owner = listener(port)
-        by = f" by {owner}" if owner else ""
+        users = listeners.users("tcp", port)
+        by = f" by {', '.join(map(str, users))}" if users else ""
         return RookeryError(
             f"TCP port {port} on {address} is in use{by}",
             kind=ErrorKind.CONFLICT,
@@ -104,33 +101,3 @@ def _explained(error: OSError, address: str, port: int, setting: str) -> Rookery
             hint=f"run as root, or set {setting} above 1023 in rookery.toml",
         )
     return RookeryError(f"cannot open TCP port {port} on {address}: {error.strerror}")
-
-
-def listener(port: int, proc: Path = _PROC) -> str:
-    """The program that listens on a TCP port, as `nginx (pid 123)`; empty when nobody does, or when it may not be
-    seen."""
-    inodes = {f"socket:[{inode}]" for name in ("tcp", "tcp6") for inode in _inodes(proc / "net" / name, port)}
-    if not inodes:
-        return ""
-    for process in proc.iterdir():
-        if process.name.isdigit() and _has(process, inodes):
-            with contextlib.suppress(OSError):
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-    return ""
-
-
-def _inodes(table: Path, port: int) -> list[str]:
-    try:
-        rows = [line.split() for line in table.read_text().splitlines()[1:]]
-    except OSError:
-        return []
-    return [row[9] for row in rows if row[3] == _LISTENING and int(row[1].rsplit(":", 1)[1], 16) == port]
-
-
-def _has(process: Path, inodes: set[str]) -> bool:
-    with contextlib.suppress(OSError):
-        for handle in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(handle) in inodes:
-                    return True
-    return False
