@@ -96,20 +96,31 @@ def serving(head: Head) -> Iterator[None]:
         server.server_close()
 
 
+FULL = Dhcp(DhcpMode.FULL, "10.78.0.100-10.78.0.120")
+PROXY = Dhcp(DhcpMode.PROXY)
+
+
 @pytest.fixture
-def head(tmp_path: Path) -> Iterator[Head]:
-    """A head on a bridge: real dnsmasq in full mode, and HTTP."""
+def head(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Head]:
+    """A head on a bridge: real dnsmasq in full mode (or as the test's parameter says), and HTTP. In mode proxy there is
+    a foreign DHCP server beside it."""
     if os.geteuid() != 0:
         pytest.skip("QEMU machines on a bridge need root")
     kernel = next(directory / "ipxe.lkrn" for directory in DIRECTORIES if (directory / "ipxe.lkrn").is_file())
     with netns.room() as room:
         room.hub_address(f"{ADDRESS}/24")
-        config = Config(Network(netns.BRIDGE, ADDRESS), Dhcp(DhcpMode.FULL, "10.78.0.100-10.78.0.120"))
+        dhcp = getattr(request, "param", FULL)
+        config = Config(Network(netns.BRIDGE, ADDRESS), dhcp)
         server = Dnsmasq(config, Paths(tmp_path / "head"), ADDRESS)
         made = Head(kernel.read_bytes(), Node("n01", (MAC,)), room.hub)
         (tmp_path / "head").mkdir()
         try:
-            with serving(made):
+            with serving(made), contextlib.ExitStack() as foreign:
+                if dhcp is PROXY:
+                    host = room.host("10.78.0.254/24")
+                    words = ["dnsmasq", "-k", "-C", "/dev/null", "-p", "0", "-i", netns.DEVICE, "--leasefile-ro"]
+                    words += ["-F", "10.78.0.150,10.78.0.160", "--user=root", "--pid-file="]
+                    foreign.enter_context(room.process(host, words))
                 with inside(room.hub):
                     server.start()
                 yield made
@@ -175,6 +186,17 @@ def test_a_bios_machine_gets_over_a_head_that_fails(head: Head, impatient: None,
         head.broken = set()
         guest.wait_for("command not found", 60)
     assert len(head.asked) >= 2
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("head", [PROXY], indirect=True, ids=["proxy"])
+def test_a_uefi_machine_boots_beside_a_foreign_dhcp_server(head: Head, tmp_path: Path) -> None:
+    machine = qemu.Machine(
+        "n01", MAC, tmp_path, memory=256, firmware="uefi", namespace=head.namespace, bridge=netns.BRIDGE
+    )
+    with qemu.boot(machine) as guest:
+        guest.wait_for(r"Rookery: this machine is n01 .* waits for an image", 85)
+    assert head.asked[0].address.startswith("10.78.0.15")  # the foreign server's address, our boot answer
 
 
 @pytest.mark.qemu
