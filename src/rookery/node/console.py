@@ -14,7 +14,6 @@ from rookery.node import clock
 from rookery.wire.report import Step, Transfer
 
 ACTIVE = Path("/sys/class/tty/console/active")
-WIDTH = 100
 
 
 def step_line(step: Step, seconds: float, text: str) -> str:

@@ -9,7 +9,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,7 +43,8 @@ _NOT_AGENT = ("modules", "firmware")
 
 @dataclass
 class Traveller:
-    """Who does the deeds: what it knows, and its means."""
+    """Who does the deeds: what it knows, and its means. moved: seconds to be counted for another step than the one in
+    which they passed. began: when the present step did, in seconds since boot."""
 
     boot_id: str
     known: Known
@@ -53,6 +54,8 @@ class Traveller:
     head: Head
     fetcher: Fetcher | None = None
     fetched: FetchStats | None = None
+    moved: dict[Step, float] = field(default_factory=dict)
+    began: float = 0.0
 
 
 def do(traveller: Traveller, action: Action) -> str:
@@ -170,20 +173,18 @@ def _fetch(traveller: Traveller, action: Action) -> str:
     # It goes on giving until the change of roots: a node that has everything is worth most to the others.
     traveller.fetcher = Fetcher(blob, torrent, orders.source, places.BLOBS / blob.sha256, progress)
     traveller.fetched = traveller.fetcher.run()
+    # The fetcher reads the whole file back before it gives it this name; in the account that is the next step's work.
+    digest = traveller.fetched.verify_seconds
+    traveller.moved = {Step.FETCH: -digest, Step.VERIFY: digest}
     return transfer_line(traveller.reporter.report.transfer)
 
 
 def _verify(traveller: Traveller, action: Action) -> str:
-    """The fetcher read the whole file back and compared its digest before it gave the file this name; what that took
-    was this step's work."""
-    blob, path, stats = _root_blob(traveller, action), places.BLOBS / action.subject, traveller.fetched
-    if stats is None or not path.is_file() or path.stat().st_size != blob.size:
+    """Only a file whose digest was compared has this name (see _fetch)."""
+    blob, path = _root_blob(traveller, action), places.BLOBS / action.subject
+    if traveller.fetched is None or not path.is_file() or path.stat().st_size != blob.size:
         raise RookeryError("the fetched image is gone", kind=ErrorKind.CORRUPT, hint="it is fetched again")
-    seconds = dict(traveller.reporter.report.seconds)
-    seconds[Step.FETCH] = round(max(0.0, seconds.get(Step.FETCH, 0.0) - stats.verify_seconds), 3)
-    seconds[Step.VERIFY] = round(seconds.get(Step.VERIFY, 0.0) + stats.verify_seconds, 3)
-    traveller.reporter.change(now=False, seconds=seconds)
-    return f"sha256 {blob.sha256[:12]}, all {blob.size} bytes read back in {stats.verify_seconds:.1f} s"
+    return f"sha256 {blob.sha256[:12]}, all {blob.size} bytes read back"
 
 
 def _leave_swarm(traveller: Traveller) -> None:
@@ -267,7 +268,7 @@ def _hand_over(traveller: Traveller, action: Action) -> str:
         source=orders.source,
         seed=orders.seed,
         switched=time.monotonic(),
-        seconds=report.seconds,
+        seconds={**report.seconds, Step.SWITCH: round(clock.since_boot() - traveller.began, 3)},
         transfer=report.transfer,
         report_seconds=orders.report_seconds,
     )

@@ -48,35 +48,35 @@ def _walk(traveller: Traveller) -> None:
     while step is not None:
         places.STEP.write_text(step)
         traveller.reporter.change(step=step, attempt=attempts.get(step, 0) + 1, error=None)
-        began = clock.since_boot()
+        traveller.began = clock.since_boot()
         try:
-            _take(traveller, step, began)
+            _take(traveller, step)
             following = next_step(step)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is shown, reported and tried again
             attempts[step] = attempts.get(step, 0) + 1
             record = record_of(error)
             following = resume_at(step, record.kind)
             _failed(traveller, step, record, attempts[step])
-            _passed(traveller, step, began)
+            _passed(traveller, step)
         if step is Step.HELLO:
             _tell_crash(traveller)
         step = following
     traveller.reporter.flush(deeds.FLUSH_SECONDS)
 
 
-def _take(traveller: Traveller, step: Step, began: float) -> None:
+def _take(traveller: Traveller, step: Step) -> None:
     said = ""
     for action in plan(traveller.known):
         if action.step is step:
             said = deeds.do(traveller, action) or said
-    seconds = _passed(traveller, step, began)
+    seconds = _passed(traveller, step)
     if said:
         traveller.console.say(step_line(step, seconds, said))
 
 
-def _passed(traveller: Traveller, step: Step, began: float) -> float:
-    """Add the time since `began` to the step's; returns it."""
-    seconds = clock.since_boot() - began
+def _passed(traveller: Traveller, step: Step) -> float:
+    """Add the time since the step began to what it took before; returns it."""
+    seconds = max(0.0, clock.since_boot() - traveller.began + traveller.moved.pop(step, 0.0))
     before = traveller.reporter.report.seconds
     traveller.reporter.change(now=False, seconds={**before, step: round(before.get(step, 0.0) + seconds, 3)})
     return seconds

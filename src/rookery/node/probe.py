@@ -29,7 +29,6 @@ _FILES = (
 )
 _GLOBS = (
     "sys/class/net/*/address",
-    "sys/class/net/*/addr_assign_type",
     "sys/class/net/*/type",
     "sys/class/net/*/speed",
     "sys/class/net/*/carrier",
