@@ -209,5 +209,5 @@ def _has_unit(root: Path, name: str) -> bool:
 def _enabled(root: Path, name: str) -> bool:
     if not _has_unit(root, name):
         return False
-    system = inside(root, _SYSTEM)
-    return any(path.is_symlink() for path in system.glob(f"*.wants/{name}"))
+    # Only the link itself counts: what it names is a path in the image, which leads nowhere from here.
+    return any((path / name).is_symlink() for path in inside(root, _SYSTEM).glob("*.wants"))

@@ -64,6 +64,8 @@ class Head:
             connection.request(method, address.path.rstrip("/") + path, body, headers)
             answer = connection.getresponse()
             content = answer.read(MOST_ANSWER + 1)
+            if answer.length and len(content) <= MOST_ANSWER:
+                raise http.client.IncompleteRead(content, answer.length)  # read() with a limit does not tell
         except (OSError, http.client.HTTPException) as error:
             raise RookeryError(
                 f"the head at {self.url} does not answer",

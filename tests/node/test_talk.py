@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from rookery import codec
+from rookery.errors import ErrorKind, ErrorRecord, RookeryError
+from rookery.node import talk
+from rookery.node.talk import Head, problem
+from rookery.wire import routes
+from rookery.wire.facts import Facts
+from rookery.wire.orders import Answer, Hello, Welcome, Word
+from rookery.wire.report import Report, Step
+
+FACTS = Facts("x86_64", "bios", 1, "cpu", 1 << 30, "6.1", "0.1.0")
+WELCOME = Welcome("n01", "session", 3600, 1.7e9)
+
+
+class Answering(ThreadingHTTPServer):
+    """A real HTTP server that answers what a test says, and remembers what it was asked."""
+
+    daemon_threads = True
+    status, body, length = 200, b"{}", -1
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str, bytes]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Answering
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked.append((self.command, self.path, self.headers.get("Authorization", ""), body))
+        self.send_response(self.server.status)
+        length = self.server.length if self.server.length >= 0 else len(self.server.body)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_GET = do_POST = _answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Answering]:
+    with Answering() as answering:
+        thread = threading.Thread(target=answering.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield answering
+        finally:
+            answering.shutdown()
+            thread.join()
+
+
+def test_hello_shows_the_token(server: Answering) -> None:
+    server.body = codec.dumps(WELCOME).encode()
+    hello = Hello("token", "ab" * 16, FACTS)
+    assert Head(server.url).hello(hello) == WELCOME
+    ((method, path, credential, body),) = server.asked
+    assert (method, path, credential) == ("POST", routes.HELLO, "")
+    assert codec.loads(Hello, body) == hello
+
+
+def test_report_shows_the_credential(server: Answering) -> None:
+    server.body = codec.dumps(Answer(Word.STOP_SEEDING)).encode()
+    answer = Head(server.url, "session").report(Report("ab" * 16, 1, Step.FETCH))
+    assert answer.word is Word.STOP_SEEDING
+    assert server.asked[0][:3] == ("POST", routes.REPORT, "Bearer session")
+
+
+def test_a_problem_is_the_heads_own_record(server: Answering) -> None:
+    server.status = 409
+    server.body = json.dumps(
+        {"title": "no version", "status": 409, "kind": "conflict", "details": "d", "hint": "deploy", "detail": "x"}
+    ).encode()
+    with pytest.raises(RookeryError) as caught:
+        Head(server.url, "session").orders()
+    assert caught.value.record == ErrorRecord(ErrorKind.CONFLICT, "no version", "d", "deploy")
+    assert talk.none_yet(caught.value.record)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (401, b"<html>", ErrorKind.UNAUTHORIZED),
+        (502, b"", ErrorKind.UNAVAILABLE),
+        (404, b"[]", ErrorKind.NOT_FOUND),
+        (418, b'{"title": "tea", "kind": "no such kind"}', ErrorKind.FAILED),
+        (503, b'{"title": 7, "details": null}', ErrorKind.UNAVAILABLE),
+    ],
+)
+def test_what_is_no_problem_json_is_its_status(status: int, body: bytes, kind: ErrorKind) -> None:
+    assert problem(status, body, "GET /x").kind is kind
+
+
+def test_orders_that_make_no_sense_are_refused(server: Answering) -> None:
+    server.body = b'{"node": 3}'
+    with pytest.raises(RookeryError, match="head's orders") as caught:
+        Head(server.url, "session").orders()
+    assert caught.value.kind is ErrorKind.INVALID
+
+
+def test_a_head_that_breaks_off(server: Answering) -> None:
+    server.body, server.length = b"abc", 10
+    with pytest.raises(RookeryError, match="does not answer") as caught:
+        Head(server.url).get("/x")
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+def test_a_head_that_is_not_there(server: Answering) -> None:
+    server.server_close()
+    with pytest.raises(RookeryError, match="does not answer") as caught:
+        Head(server.url).get("/x")
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert "rookery serve" in caught.value.record.hint
+
+
+def test_too_large(server: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk, "MOST_ANSWER", 10)
+    server.body = b"x" * 11
+    with pytest.raises(RookeryError, match="too large"):
+        Head(server.url).get("/x")
