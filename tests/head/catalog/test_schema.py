@@ -15,6 +15,7 @@ from sqlalchemy import inspect, text
 
 from rookery import run
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.catalog import database as database_module
 from rookery.head.catalog import schema
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.database import Database, normalize_url
@@ -164,25 +165,39 @@ def test_two_heads_may_open_a_new_database_at_once(url: str) -> None:
         catalog.close()
 
 
-def test_other_processes_are_waited_for(tmp_path: Path) -> None:
-    """Two processes that write to one SQLite file, as the head and a command beside it do."""
-    url = f"sqlite:///{tmp_path / 'c.sqlite'}"
+def test_other_processes_are_waited_for(url: str) -> None:
+    """Three processes that find an empty database and write to it, as heads beside each other do."""
     program = (
         "import sys\n"
         "from rookery.head.catalog.catalog import Catalog\n"
         "catalog = Catalog.open(sys.argv[1])\n"
         "for number in range(100): catalog.add_event('head', 'kind', str(number))\n"
     )
+    with ThreadPoolExecutor(3) as pool:
+        for child in [pool.submit(run.run, [sys.executable, "-c", program, url]) for _ in range(3)]:
+            child.result()
     catalog = Catalog.open(url)
     try:
-        with ThreadPoolExecutor(3) as pool:
-            children = [pool.submit(run.run, [sys.executable, "-c", program, url]) for _ in range(2)]
-            for number in range(100):
-                catalog.add_event("head", "kind", str(number))
-            for child in children:
-                child.result()
         assert len(catalog.events()) == 300
     finally:
+        catalog.close()
+
+
+def test_a_database_that_stays_locked_is_told_and_not_waited_for_without_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Catalog.open(url).close()
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 1)
+    holder, catalog = Database(url), Catalog.open(url)
+    try:
+        with holder.writing() as connection:
+            holder.lock(connection, database_module.EVENTS_LOCK)
+            with pytest.raises(RookeryError) as caught:
+                catalog.add_event("head", "kind", "message")
+            assert caught.value.kind is ErrorKind.UNAVAILABLE
+        catalog.add_event("head", "kind", "message")
+    finally:
+        holder.close()
         catalog.close()
 
 

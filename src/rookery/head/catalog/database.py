@@ -162,7 +162,16 @@ def _engine(url: URL) -> Engine:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        return create_engine(url, pool_size=POOL, max_overflow=OVERFLOW, pool_timeout=BUSY_SECONDS, pool_pre_ping=True)
+        # As SQLite's busy timeout: without it, a head that hangs in a transaction would hang all others for ever.
+        options = {} if "options" in url.query else {"options": f"-c lock_timeout={BUSY_SECONDS}s"}
+        return create_engine(
+            url,
+            pool_size=POOL,
+            max_overflow=OVERFLOW,
+            pool_timeout=BUSY_SECONDS,
+            pool_pre_ping=True,
+            connect_args=options,
+        )
     except (NoSuchModuleError, ImportError) as error:
         raise RookeryError(
             f"the database driver for {url.get_backend_name()} is not installed",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from importlib import resources
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from rookery.head.catalog.database import SCHEMA_LOCK, Database, in_our_words
 from rookery.log import logger
 
 log = logger(__name__)
+# Alembic keeps the migration that is under way in module variables: one thread at a time, whatever the database.
+_ALEMBIC = threading.Lock()
 
 
 def upgrade(database: Database) -> None:
@@ -29,7 +32,7 @@ def upgrade(database: Database) -> None:
     An SQLite file is copied to `FILE.before-REVISION` first. Raises RookeryError `conflict` for a database of a newer
     release or of another program, and changes nothing then.
     """
-    with in_our_words(), database.writing() as connection:
+    with _ALEMBIC, in_our_words(), database.writing() as connection:
         database.lock(connection, SCHEMA_LOCK)
         config = _config(connection)
         scripts = ScriptDirectory.from_config(config)
