@@ -88,12 +88,6 @@ class Closure:
     modules: tuple[str, ...]
     extensions: tuple[tuple[str, ...], ...]
 
-    @property
-    def top_level(self) -> tuple[str, ...]:
-        """The first part of every module's name, sorted."""
-        names = [*self.modules, *(name for name, *_ in self.extensions)]
-        return tuple(sorted({name.partition(".")[0] for name in names}))
-
 
 def pack(
     site_public: str,
