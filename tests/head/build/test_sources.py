@@ -69,6 +69,15 @@ def test_components_that_were_not_asked_for_are_left_out(etc: Path) -> None:
     assert found.components == ("contrib",)
 
 
+def test_a_component_that_the_head_does_not_use_is_where_main_is(etc: Path) -> None:
+    found = own_archives("debian", "bookworm", ["main", "non-free-firmware", "contrib"], etc)
+    assert [archive.components for archive in found] == [
+        ("main", "non-free-firmware"),
+        ("main", "non-free-firmware"),
+        ("main", "non-free-firmware", "contrib"),
+    ]
+
+
 @pytest.mark.parametrize(("distribution", "suite"), [("debian", "trixie"), ("ubuntu", "bookworm")])
 def test_another_distribution_or_release_has_none(etc: Path, distribution: str, suite: str) -> None:
     assert own_archives(distribution, suite, ["main"], etc) == ()

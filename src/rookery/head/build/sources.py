@@ -51,16 +51,20 @@ def own_archives(
     """The archives of this head that carry `suite`, its updates and its security fixes, in `components`.
 
     Empty when this head runs another distribution or release. Archives of others (their suites or components have other
-    names) are left out: the recipe does not ask for them.
+    names) are left out: the recipe does not ask for them. A component that the head itself does not use is expected in
+    the archives that have its first one, since whoever mirrors `main` has `non-free-firmware` beside it.
     """
     if not _is_same(distribution, suite, etc / "os-release"):
         return ()
     wanted = {suite, f"{suite}-updates", f"{suite}-security"}
     asked = tuple(components)
+    archives = read_archives(etc / "apt")
+    unused = set(asked).difference(*(archive.components for archive in archives if suite in archive.suites))
     found = []
-    for archive in read_archives(etc / "apt"):
+    for archive in archives:
         suites = tuple(name for name in archive.suites if name in wanted)
-        areas = tuple(name for name in archive.components if name in asked)
+        first = asked[0] in archive.components
+        areas = tuple(name for name in asked if name in archive.components or (first and name in unused))
         if suites and areas:
             found.append(Archive(archive.uris, suites, areas, archive.signed_by, archive.options))
     return tuple(found) if any(suite in archive.suites for archive in found) else ()
