@@ -139,7 +139,7 @@ class Fetcher:
         swarm.join(metainfo, part)
         loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits)
         loop.run(self._tell, self._stop)
-        swarm.flush()
+        swarm.flush(loop.account)
         verify_seconds = self._verify(part)
         swarm.rename(self._to)
         files.sync_directory(self._to.parent)

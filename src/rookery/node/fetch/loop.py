@@ -104,8 +104,7 @@ class Loop:
             raise disk_error(news.error)
         if news.checked and not self._checked:
             self._start(now)
-        for (address, of_head), size in news.given.items():
-            self._ledger.block(address, of_head, size, now)
+        self.account(news)
         if news.given:
             if not self._gave:
                 self._gave, self._last_whole = True, now
@@ -126,6 +125,12 @@ class Loop:
             self._tracker_error = news.tracker_error
             self._announce_at = now + policy.retry_delay(self._tracker_failures, self._dice.random())
         return self._checked and not self._missing
+
+    def account(self, news: News) -> None:
+        """Write down who gave what; also called for what comes after the last piece got whole."""
+        now = time.monotonic()
+        for (address, of_head), size in news.given.items():
+            self._ledger.block(address, of_head, size, now)
 
     def _start(self, now: float) -> None:
         """The file has been looked through: the clock of the policy starts here, not while a disk was read."""

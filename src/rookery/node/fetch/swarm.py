@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rookery.wire.orders import Source
 
 log = logger(__name__)
 
+Endpoint = tuple[str, int]
 OWN, OTHERS = 7, 4  # piece priorities; 4 is libtorrent's default
 FLUSH_SECONDS = 120.0
 _HALF_OPEN = lt.peer_info.connecting | lt.peer_info.handshake
@@ -30,6 +31,7 @@ _CATEGORIES = (
     | lt.alert_category.storage
     | lt.alert_category.tracker
     | lt.alert_category.peer
+    | lt.alert_category.connect
     | lt.alert_category.piece_progress
     | lt.alert_category.block_progress
 )
@@ -91,7 +93,10 @@ class Swarm:
         self._announce = routes.announce_url(source.head, source.credential)
         self._seeders = tuple(_endpoint(text) for text in source.seeders)
         self._head_addresses = {address for address, _ in self._seeders} | ({host} if _is_address(host) else set())
-        self._of_head: dict[tuple[str, int], bool] = {}
+        self._of_head: dict[Endpoint, bool] = {}
+        # For the account: who was asked for each block that has not been told of, and what each connection gave so far.
+        self._asked: dict[tuple[int, int], list[Endpoint]] = {}
+        self._gave: dict[Endpoint, int] = {}
         self._handle: lt.torrent_handle | None = None
         self._metainfo: Metainfo | None = None
         self._queue = engine.QUEUE_IN_SWARM
@@ -162,15 +167,17 @@ class Swarm:
         status = self._torrent.status()
         return Counts(status.total_payload_upload, status.total_failed_bytes, status.total_redundant_bytes)
 
-    def flush(self) -> None:
-        """Have everything written to the file. Raises RookeryError when that fails."""
+    def flush(self, on_news: Callable[[News], None]) -> None:
+        """Have everything written to the file; what is told meanwhile (a block is told of once it is written) goes to
+        `on_news`. Raises RookeryError when writing fails."""
         self._torrent.flush_cache()
-        self._until("flushed", "writing the file")
+        self._until("flushed", "writing the file", on_news)
+        on_news(self._untold())
 
     def rename(self, path: Path) -> None:
         """Give the file its final name, in the same directory; an older file of that name is replaced."""
         self._torrent.rename_file(0, path.name)
-        self._until("renamed", "renaming the file")
+        self._until("renamed", "renaming the file", lambda _news: None)
 
     def close(self) -> None:
         """Leave. The tracker is told, if it answers within a second."""
@@ -182,10 +189,11 @@ class Swarm:
         assert self._handle is not None, "join() comes first"
         return self._handle
 
-    def _until(self, wanted: str, what: str) -> None:
+    def _until(self, wanted: str, what: str, on_news: Callable[[News], None]) -> None:
         deadline = time.monotonic() + FLUSH_SECONDS
         while time.monotonic() < deadline:
             news = self.look(0.1)
+            on_news(news)
             if news.error is not None:
                 raise disk_error(news.error)
             if getattr(news, wanted):
@@ -193,15 +201,19 @@ class Swarm:
         raise RookeryError(f"{what} took longer than {FLUSH_SECONDS:g} s", kind=ErrorKind.UNAVAILABLE)
 
     def _note(self, alert: lt.alert, news: News) -> None:
-        # By far the most frequent one comes first.
+        # By far the most frequent ones come first.
         if isinstance(alert, lt.block_finished_alert):
             self._note_block(alert, news)
+        elif isinstance(alert, lt.block_downloading_alert):
+            self._asked.setdefault((alert.piece_index, alert.block_index), []).append(alert.ip)
         elif isinstance(alert, lt.piece_finished_alert):
             news.whole.append(alert.piece_index)
         elif isinstance(alert, lt.hash_failed_alert):
             news.failed.append(alert.piece_index)
         elif isinstance(alert, lt.peer_ban_alert):
             news.banned.append(alert.ip[0])
+        elif isinstance(alert, lt.peer_disconnected_alert):
+            self._gave.pop(alert.ip, None)
         elif isinstance(alert, lt.tracker_error_alert):
             news.tracker_error, news.tracker_ok = alert.failure_reason() or alert.error.message(), False
         elif isinstance(alert, lt.tracker_reply_alert):
@@ -228,18 +240,35 @@ class Swarm:
             log.warning("the swarm engine dropped notices: the account of this fetch is not exact")
 
     def _note_block(self, alert: lt.block_finished_alert, news: News) -> None:
-        assert self._metainfo is not None
-        endpoint = alert.ip
+        endpoint, block = alert.ip, (alert.piece_index, alert.block_index)
+        self._asked.pop(block, None)
         if endpoint[1] == 0:
-            return  # a piece that add_piece put in
-        of_head = self._of_head.get(endpoint)
-        if of_head is None:
-            of_head = self._is_head(endpoint, alert.pid)
-        size = min(engine.BLOCK, self._metainfo.length(alert.piece_index) - alert.block_index * engine.BLOCK)
-        key = endpoint[0], of_head
-        news.given[key] = news.given.get(key, 0) + size
+            return  # of a piece that add_piece put in
+        if endpoint not in self._of_head:
+            self._is_head(endpoint, alert.pid)
+        self._count(endpoint, block, news)
 
-    def _is_head(self, endpoint: tuple[str, int], peer_id: lt.sha1_hash) -> bool:
+    def _count(self, endpoint: Endpoint, block: tuple[int, int], news: News) -> int:
+        assert self._metainfo is not None
+        size = min(engine.BLOCK, self._metainfo.length(block[0]) - block[1] * engine.BLOCK)
+        self._gave[endpoint] = self._gave.get(endpoint, 0) + size
+        key = endpoint[0], self._of_head.get(endpoint, endpoint in self._seeders)
+        news.given[key] = news.given.get(key, 0) + size
+        return size
+
+    def _untold(self) -> News:
+        """The account of the last blocks: libtorrent tells of a block when it is written, but of none that is written
+        after the last piece had its digest. Each came from one of those who were asked for it: who gave more than was
+        told of."""
+        news = News()
+        over = {info.ip: info.total_download - self._gave.get(info.ip, 0) for info in self._torrent.get_peer_info()}
+        for block, asked in self._asked.items():
+            giver = max(asked, key=lambda endpoint: over.get(endpoint, 0))
+            over[giver] = over.get(giver, 0) - self._count(giver, block, news)
+        self._asked.clear()
+        return news
+
+    def _is_head(self, endpoint: Endpoint, peer_id: lt.sha1_hash) -> bool:
         """Whether a peer is the head's seeder: by its endpoint, or by its peer id on the head's address (when it called
         us). Whoever else runs on the head's machine is a peer like others."""
         known = self._of_head.get(endpoint)
@@ -261,7 +290,7 @@ def disk_error(error: OSError) -> RookeryError:
     return RookeryError(f"the file cannot be written: {error.strerror}", details=str(error.filename or ""))
 
 
-def _endpoint(text: str) -> tuple[str, int]:
+def _endpoint(text: str) -> Endpoint:
     host, _, port = text.rpartition(":")
     try:
         return str(ipaddress.ip_address(host.strip("[]"))), int(port)
