@@ -12,7 +12,6 @@ from rookery.head import listeners
 from rookery.head.boot import probe
 from rookery.head.config import Config
 
-BACKLOG = 4096
 _ROUTES = Path("/proc/net/route")
 
 
@@ -64,15 +63,16 @@ def _default_interfaces() -> list[str]:
     return [row[0] for row in rows if len(row) > 1 and row[1] == "00000000"]
 
 
-def listen(address: str, port: int, setting: str = "network.port") -> socket.socket:
-    """A listening TCP socket. Raises RookeryError: `conflict` when the port is in use, naming by whom if that can be
-    seen; `not-found` when no interface has the address; `forbidden`."""
+def take_port(address: str, port: int, setting: str = "network.port") -> socket.socket:
+    """A TCP socket that has the port and does not listen yet: callers are refused until somebody answers them.
+
+    Raises RookeryError: `conflict` when the port is in use, naming by whom if that can be seen; `not-found` when no
+    interface has the address; `forbidden`."""
     wire = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         # A port on which only closed connections linger can be taken again at once.
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         wire.bind((address, port))
-        wire.listen(BACKLOG)
     except OSError as error:
         wire.close()
         raise _explained(error, address, port, setting) from error

@@ -48,6 +48,7 @@ from rookery.log import logger
 
 log = logger(__name__)
 
+BACKLOG = 4096  # a room of machines that is switched on at once
 GRACE_SECONDS = 3  # for answers under way, when the head stops
 _LOCK = "serve.lock"
 
@@ -66,8 +67,12 @@ def serve(directory: Path) -> None:
     address = network.address_of(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(paths))
-        sockets = stack.enter_context(_listening(config, paths, address))
-        services = _start(stack, config, paths, address)
+        sockets = stack.enter_context(_ports(config, paths, address))
+        try:
+            services = _start(stack, config, paths, address)
+        except KeyboardInterrupt:  # SIGTERM, too: see cli/main.py
+            log.info("stopped before it began to answer")
+            return
         asyncio.run(_answer(services, sockets))
         log.info("stopping")
         unit.notify("STOPPING=1")
@@ -101,8 +106,8 @@ def _locked(paths: Paths) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(config: Config, paths: Paths, address: str) -> Iterator[_Sockets]:
-    tcp = network.listen(address, config.network.port)
+def _ports(config: Config, paths: Paths, address: str) -> Iterator[_Sockets]:
+    tcp = network.take_port(address, config.network.port)
     with tcp:
         paths.socket.unlink(missing_ok=True)  # of a head that was killed: we hold the lock
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -117,7 +122,6 @@ def _listening(config: Config, paths: Paths, address: str) -> Iterator[_Sockets]
                 ) from error
             finally:
                 os.umask(before)
-            unix.listen(network.BACKLOG)
             try:
                 yield _Sockets(tcp, unix)
             finally:
@@ -246,6 +250,7 @@ async def _answer(services: Services, sockets: _Sockets) -> None:
         lifespan="off",
         log_config=None,
         access_log=False,
+        backlog=BACKLOG,
         server_header=False,
         proxy_headers=False,  # a caller's address is what the tracker hands out: it is not for the caller to say
         timeout_keep_alive=30,
