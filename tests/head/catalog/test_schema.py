@@ -201,6 +201,34 @@ def test_a_database_that_stays_locked_is_told_and_not_waited_for_without_end(
         catalog.close()
 
 
+def test_only_one_head_upgrades(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 1)
+    other = Database(url)
+    try:
+        with other.writing() as connection:
+            other.lock(connection, database_module.SCHEMA_LOCK)
+            with pytest.raises(RookeryError) as caught:
+                Catalog.open(url)
+            assert caught.value.kind is ErrorKind.UNAVAILABLE
+        Catalog.open(url).close()
+    finally:
+        other.close()
+
+
+def test_a_reader_sees_one_state(url: str) -> None:
+    catalog, reader = Catalog.open(url), Database(url)
+    try:
+        with reader.reading() as connection:
+            assert connection.execute(text("SELECT count(*) FROM nodes")).scalar() == 0
+            catalog.add_nodes([Node("n1", macs=("52:54:00:00:00:01",))])
+            assert connection.execute(text("SELECT count(*) FROM macs")).scalar() == 0
+        with reader.reading() as connection:
+            assert connection.execute(text("SELECT count(*) FROM macs")).scalar() == 1
+    finally:
+        catalog.close()
+        reader.close()
+
+
 def test_sqlite_keeps_its_rules(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     catalog = Catalog.open(f"sqlite:///{path}")
