@@ -56,10 +56,19 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path / "tree", 60_000_000)
+    tree = make_tree(tmp_path / "tree")
+    (tree / "more").write_bytes(os.urandom(80_000_000))  # seconds of work
     cancel = threading.Event()
+    told: list[Progress] = []
+
+    def on_progress(progress: Progress) -> None:
+        told.append(progress)
+        if progress.done:
+            cancel.set()
+
     with pytest.raises(RookeryError) as caught:
-        squashfs.pack(tree, tmp_path / "out", EPOCH, lambda _: cancel.set(), cancel)
+        squashfs.pack(tree, tmp_path / "out", EPOCH, on_progress, cancel)
+    assert told[-1].done < told[-1].total
     assert caught.value.kind is ErrorKind.CANCELLED
     assert not (tmp_path / "out").exists()
 

@@ -15,8 +15,8 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.run import run
 
 # A kernel reads these only if it was built with CONFIG_RD_ZSTD or CONFIG_RD_GZIP. zstd: its number of workers does not
-# show in the bytes. Level 17 of a generic Debian kernel's drivers (67 MB): 15.6 MB in 22 s of one processor; 19: 15.2 MB
-# in 33 s; 15: 16.7 MB in 12 s. gzip -n: no name, no time.
+# show in the bytes. Drivers of a generic Debian kernel (67 MB) at level 17: 15.6 MB, 22 s of one processor; at 19:
+# 15.2 MB, 33 s; at 15: 16.7 MB, 12 s. gzip -n: no name, no time.
 COMPRESSORS: dict[str, tuple[str, ...]] = {
     "zstd": ("zstd", "-q", "-17", "-T0", "--no-progress", "--rm", "-f", "-o"),
     "gzip": ("gzip", "-9", "-n", "-f"),

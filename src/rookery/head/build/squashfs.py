@@ -9,15 +9,21 @@ while each page that a node reads from one costs it the unpacking of a whole meb
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import pty
 import re
-import selectors
+import select
+import termios
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import OnProgress, Progress
-from rookery.run import PIPE, Completed, RunError, spawn
+from rookery.run import Completed, RunError, spawn
 
 LEVEL = 15
 BLOCK = "256K"
@@ -38,29 +44,54 @@ def pack(tree: Path, destination: Path, epoch: int, on_progress: OnProgress, can
         *("-comp", "zstd", "-Xcompression-level", str(LEVEL), "-b", BLOCK),
     )
     said = b""
+    on_progress(Progress(STAGE))
     try:
-        with spawn(argv, stdout=PIPE, stderr=PIPE, env={"SOURCE_DATE_EPOCH": str(epoch)}) as child:
-            assert child.stdout is not None
-            assert child.stderr is not None
-            with selectors.DefaultSelector() as selector:
-                selector.register(child.stdout, selectors.EVENT_READ)
-                selector.register(child.stderr, selectors.EVENT_READ)
-                while selector.get_map() and not cancel.is_set():
-                    for key, _ in selector.select(timeout=0.2):
-                        piece = os.read(key.fd, 1 << 16)
-                        if not piece:
-                            selector.unregister(key.fileobj)
-                        said = (said + piece)[-_KEPT:]
-                        if meters := _PERCENT.findall(piece):
-                            done, total = meters[-1]
-                            on_progress(Progress(STAGE, int(done), int(total)))
-            if cancel.is_set():
-                raise RookeryError("packing the root was cancelled", kind=ErrorKind.CANCELLED)
-            code = child.wait()
-        if code != 0:
-            raise _explained(Completed(argv, code, "", _plain(said)), destination)
+        with _terminal() as (ours, theirs):
+            with spawn(argv, stdout=theirs, stderr=theirs, env={"SOURCE_DATE_EPOCH": str(epoch)}) as child:
+                theirs.close()
+                while not cancel.is_set():
+                    piece = _read(ours)
+                    if piece is None:
+                        break
+                    said = (said + piece)[-_KEPT:]
+                    if meters := _PERCENT.findall(piece):
+                        done, total = meters[-1]
+                        on_progress(Progress(STAGE, int(done), int(total)))
+                if cancel.is_set():
+                    raise RookeryError("packing the root was cancelled", kind=ErrorKind.CANCELLED)
+                code = child.wait()
+            if code != 0:
+                raise _explained(Completed(argv, code, "", _plain(said)), destination)
     except BaseException:
         destination.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[tuple[int, IO[bytes]]]:
+    """A terminal: our end, and theirs, which is to be closed once they have it.
+
+    Into anything else mksquashfs writes its progress only when the count of blocks happens to be a multiple of 100.
+    """
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (24, 80))
+        with os.fdopen(theirs, "wb") as file:
+            yield ours, file
+    finally:
+        os.close(ours)
+
+
+def _read(terminal: int) -> bytes | None:
+    """What was written within a fifth of a second; None when nobody will write any more."""
+    ready, _, _ = select.select([terminal], [], [], 0.2)
+    if not ready:
+        return b""
+    try:
+        return os.read(terminal, 1 << 16) or None
+    except OSError as error:
+        if error.errno == errno.EIO:  # how Linux says that the last writer has closed its end
+            return None
         raise
 
 
