@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rookery.cli.main import text_of
+from rookery.errors import ErrorKind, ErrorRecord
+
+
+def test_how_an_error_looks() -> None:
+    record = ErrorRecord(ErrorKind.FAILED, "it broke", "$ do it\nno", "do another")
+    assert text_of(record) == "error: it broke\n  $ do it\n  no\ntry: do another"
+    assert text_of(ErrorRecord(ErrorKind.FAILED, "it broke")) == "error: it broke"
+
+
+def test_no_head_yet(rookery: Any, tmp_path: Path) -> None:
+    done = rookery("node", "list", "--dir", str(tmp_path))
+    assert done.code == 3
+    assert done.out == ""
+    assert done.err.startswith("error: no operator token")
+    assert f"try: run 'rookery init --dir {tmp_path}'" in done.err
+
+
+def test_a_head_that_is_not_running(rookery: Any, tmp_path: Path) -> None:
+    (tmp_path / "operator.token").write_text("secret\n")
+    done = rookery("status", "--dir", str(tmp_path))
+    assert done.code == 6
+    assert f"is the head running? start it: rookery serve --dir {tmp_path}" in done.err
+
+
+def test_a_head_elsewhere_that_is_not_running(rookery: Any) -> None:
+    done = rookery("status", "--head", "http://127.0.0.1:9", "--token", "secret")
+    assert done.code == 6
+    done = rookery("status", "--head", "ftp://127.0.0.1", "--token", "secret")
+    assert (done.code, "is not a URL" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "argv", [("node", "lst"), ("deploy", "n1"), ("status", "--what"), ("watch", "--interval", "0")]
+)
+def test_wrong_usage(rookery: Any, argv: tuple[str, ...]) -> None:
+    done = rookery(*argv)
+    assert done.code == 2
+    assert "Error" in done.err
+
+
+def test_a_fault_of_ours_is_told_as_one(rookery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> str:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("rookery.cli.version.platform.machine", broken)
+    done = rookery("version")
+    assert done.code == 70
+    assert "ROOKERY_DEBUG=1" in done.err
+    assert "Traceback" not in done.err
+    monkeypatch.setenv("ROOKERY_DEBUG", "1")
+    assert "Traceback" in rookery("version").err
+
+
+def test_a_missing_library_names_what_to_install(rookery: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "rookery.head.init", None)
+    done = rookery("init", "--dir", str(tmp_path / "head"))
+    assert done.code == 7
+    assert "pip install 'rookery[head]'" in done.err
+
+
+def test_version(rookery: Any) -> None:
+    from rookery import __version__
+
+    assert json.loads(rookery("version", "--json").out)["rookery"] == __version__
+    assert rookery("--version").out == f"rookery {__version__}\n"
