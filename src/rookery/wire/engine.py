@@ -22,6 +22,9 @@ QUEUE_ALONE = 500  # the same, while the head is the only peer
 NEIGHBOURS = 16  # peers that the tracker hands to one caller in a swarm above FULL_MESH
 FULL_MESH = 32  # up to this many, everybody learns of everybody
 
+# The peer class filter's ranges: all of them are in the one class that the caps below hold for.
+EVERY_ADDRESS = (("0.0.0.0", "255.255.255.255"), ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))  # noqa: S104
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -80,8 +80,7 @@ class Seeder:
         """Open the port and begin. Raises RookeryError `conflict` when it is in use, `forbidden` or `failed`."""
         settings: Any = engine.head_settings(self._address, self._port, self._rate) | {"alert_mask": _ALERTS}
         session = lt.session(settings)
-        # No address range is exempt from the cap: libtorrent's own filter exempts the private ones.
-        session.set_peer_class_filter(lt.ip_filter())
+        session.set_peer_class_filter(_one_class())
         _await_listening(session, self._address, self._port)
         self._session = session
         self._stopping.clear()
@@ -245,3 +244,12 @@ def _cannot_listen(alert: lt.listen_failed_alert, address: str, port: int) -> Ro
 def _some(pieces: tuple[int, ...]) -> str:
     shown = ", ".join(str(piece) for piece in pieces[:8])
     return f"piece {shown}" if len(pieces) <= 8 else f"piece {shown}, ..."
+
+
+def _one_class() -> lt.ip_filter:
+    """Every address is in the global peer class and in no other: libtorrent's own filter puts private addresses into a
+    class that no rate cap and no number of slots holds for."""
+    everybody = lt.ip_filter()
+    for first, last in engine.EVERY_ADDRESS:
+        everybody.add_rule(first, last, 1 << lt.session.global_peer_class_id)
+    return everybody

@@ -31,6 +31,7 @@ STEER = 0.25  # s between two decisions
 TELL = 0.5  # s between two calls of on_progress
 TRY_HEAD = 2.0  # s between two tries to reach a head's seeder that is not connected
 HELD = 64 << 20  # bytes that came by HTTP and are not checked yet, at most
+MOST_CONFUSIONS = 20
 REFUSED = 10.0  # s without anything after which the head's "no" is taken for an answer
 _FINAL = (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN, ErrorKind.NOT_FOUND, ErrorKind.INVALID)
 
@@ -54,6 +55,7 @@ class Loop:
         self._gave = False
         self._missing = set(range(metainfo.pieces))
         self._checked = False
+        self._confusions = 0
         self._done = 0
         self._own: frozenset[int] = frozenset()
         self._others: frozenset[str] = frozenset()
@@ -102,6 +104,8 @@ class Loop:
     def _take(self, news: News, now: float) -> bool:
         if news.error is not None:
             raise disk_error(news.error)
+        if news.confused:
+            self._look_again()
         if news.checked and not self._checked:
             self._start(now)
         self.account(news)
@@ -132,14 +136,32 @@ class Loop:
         for (address, of_head), size in news.given.items():
             self._ledger.block(address, of_head, size, now)
 
+    def _look_again(self) -> None:
+        """A peer's garbage can leave a piece whose v1 digest is right and whose v2 digest is not (or the other way), as
+        libtorrent sees it, and it stops the torrent then. What is on disk decides."""
+        self._confusions += 1
+        if self._confusions > MOST_CONFUSIONS:
+            raise RookeryError(
+                f"the pieces of {self._blob.name} came out inconsistent {self._confusions} times",
+                kind=ErrorKind.CORRUPT,
+                hint="publish the version again; if it happens again, test this machine's memory",
+            )
+        log.warning("the swarm engine lost track of which pieces are right; looking through the file again")
+        self._checked, self._missing, self._done = False, set(range(self._metainfo.pieces)), 0
+        with self._lock:
+            self._wanted = ()
+            self._busy.clear()
+        self._swarm.recheck()
+
     def _start(self, now: float) -> None:
         """The file has been looked through: the clock of the policy starts here, not while a disk was read."""
-        self._checked = True
+        first, self._checked = not self._confusions, True
         for piece, right in enumerate(self._swarm.have()):
             if right and piece in self._missing:
                 self._missing.discard(piece)
                 self._done += self._metainfo.length(piece)
-        self._ledger.had = self._done
+        if first:
+            self._ledger.had = self._done
         self._began = self._last_block = self._last_whole = self._last_progress = now
 
     def _whole(self, piece: int, now: float) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import libtorrent as lt
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob
 
 MAX_TORRENT = 16 << 20
@@ -21,7 +23,7 @@ MAX_TORRENT = 16 << 20
 @dataclass(frozen=True)
 class Metainfo:
     """A torrent that is the blob's. torrent: its bytes. piece_size: bytes of every piece but the last. digests: the
-    SHA-1 of each piece (20 bytes each, BEP 3)."""
+    Merkle root (SHA-256, BEP 52) of each piece, 32 bytes each."""
 
     torrent: bytes
     size: int
@@ -38,8 +40,13 @@ class Metainfo:
         return min(self.piece_size, self.size - piece * self.piece_size)
 
     def is_right(self, piece: int, data: bytes) -> bool:
-        """Whether `data` is that piece. SHA-1 tells damage, not malice: libtorrent checks SHA-256 as well (BEP 52)."""
-        return len(data) == self.length(piece) and _sha1(data) == self.digests[piece]
+        """Whether `data` is that piece."""
+        if len(data) != self.length(piece):
+            return False
+        leaves = [hashlib.sha256(data[place : place + BLOCK]).digest() for place in range(0, len(data), BLOCK)]
+        # A file of one piece has the root over just its own blocks; elsewhere a piece is filled up with zero leaves.
+        width = _power_of_two(len(leaves)) if self.pieces == 1 else self.piece_size // BLOCK
+        return _root(leaves, width, bytes(32)) == self.digests[piece]
 
     def parameters(self) -> lt.add_torrent_params:
         """What libtorrent needs to add it, with everything removed that the info-hash does not cover."""
@@ -50,34 +57,50 @@ class Metainfo:
 
 
 def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
-    """The torrent of `blob`. Raises RookeryError `corrupt` when it is another's, `invalid` when it is no torrent of
-    our kind (hybrid, one file)."""
+    """The torrent of `blob`. Raises RookeryError `corrupt` when it is another's, `invalid` when it is no v2
+    torrent of one file (it may be hybrid)."""
     if len(torrent) > MAX_TORRENT:
         raise RookeryError(f"the torrent of {blob.name} is larger than {MAX_TORRENT} bytes", kind=ErrorKind.TOO_LARGE)
     try:
         params = lt.load_torrent_buffer(torrent)
-        info = lt.bdecode(torrent)[b"info"]  # type: ignore[index,call-overload]
+        whole: Any = lt.bdecode(torrent)
+        found = str(params.info_hashes.v2) if params.info_hashes.has_v2() else "none"
+        if found != blob.info_hash:
+            raise RookeryError(
+                f"the torrent of {blob.name} is not the one that the signed manifest names",
+                kind=ErrorKind.CORRUPT,
+                details=f"v2 info-hash signed: {blob.info_hash}\nv2 info-hash of the torrent: {found}",
+                hint="publish the version again; if it happens again, find out who answers in the head's place",
+            )
+        info = whole[b"info"]
+        (described,) = info[b"file tree"].values()
+        size, root, piece_size = described[b""][b"length"], described[b""][b"pieces root"], info[b"piece length"]
+        joined = whole[b"piece layers"][root] if size > piece_size else root
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise RookeryError(f"the torrent of {blob.name} cannot be read: {error}", kind=ErrorKind.INVALID) from error
-    found = str(params.info_hashes.v2) if params.info_hashes.has_v2() else "none"
-    if found != blob.info_hash:
         raise RookeryError(
-            f"the torrent of {blob.name} is not the one that the signed manifest names",
-            kind=ErrorKind.CORRUPT,
-            details=f"v2 info-hash signed: {blob.info_hash}\nv2 info-hash of the torrent: {found}",
-            hint="publish the version again; if it happens again, find out who answers in the head's place",
-        )
-    if params.ti is None or not params.info_hashes.has_v1() or params.ti.num_files() != 1:
-        raise RookeryError(f"the torrent of {blob.name} is not hybrid with one file", kind=ErrorKind.INVALID)
-    if params.ti.total_size() != blob.size:
+            f"the torrent of {blob.name} cannot be read: {error or type(error).__name__}", kind=ErrorKind.INVALID
+        ) from error
+    if size != blob.size:
         raise RookeryError(
-            f"the torrent of {blob.name} has {params.ti.total_size()} bytes, the manifest {blob.size}",
-            kind=ErrorKind.CORRUPT,
+            f"the torrent of {blob.name} has {size} bytes, the manifest {blob.size}", kind=ErrorKind.CORRUPT
         )
-    joined: bytes = info[b"pieces"]  # type: ignore[index,call-overload,assignment]
-    digests = tuple(joined[place : place + 20] for place in range(0, len(joined), 20))
-    return Metainfo(torrent, blob.size, params.ti.piece_length(), digests)
+    digests = tuple(joined[place : place + 32] for place in range(0, len(joined), 32))
+    empty = _root([], piece_size // BLOCK, bytes(32))
+    if _root(list(digests), _power_of_two(len(digests)), empty) != root:
+        raise RookeryError(f"the piece digests in the torrent of {blob.name} are wrong", kind=ErrorKind.CORRUPT)
+    return Metainfo(torrent, size, piece_size, digests)
 
 
-def _sha1(data: bytes) -> bytes:
-    return hashlib.sha1(data, usedforsecurity=False).digest()
+def _power_of_two(count: int) -> int:
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def _root(nodes: list[bytes], width: int, filler: bytes) -> bytes:
+    """The root of a binary SHA-256 tree over `width` nodes (a power of two), those that are missing being `filler`."""
+    while width > 1:
+        if len(nodes) % 2:
+            nodes.append(filler)
+        nodes = [hashlib.sha256(nodes[at] + nodes[at + 1]).digest() for at in range(0, len(nodes), 2)]
+        filler = hashlib.sha256(filler + filler).digest()
+        width //= 2
+    return nodes[0] if nodes else filler

@@ -24,6 +24,7 @@ log = logger(__name__)
 Endpoint = tuple[str, int]
 OWN, OTHERS = 7, 4  # piece priorities; 4 is libtorrent's default
 FLUSH_SECONDS = 120.0
+INCONSISTENT = 217  # libtorrent's errors::torrent_inconsistent_hashes
 _HALF_OPEN = lt.peer_info.connecting | lt.peer_info.handshake
 _CATEGORIES = (
     lt.alert_category.error
@@ -42,7 +43,8 @@ class News:
     """What happened since the last look. given: bytes of blocks, by (address, whether it is the head's seeder). whole:
     pieces that have their digest now. failed: pieces whose digest was wrong. banned: addresses. tracker_error: why the
     last announce failed; tracker_ok: one that came later succeeded. checked: the file on disk has been looked through.
-    finished: all pieces are there. error: what is wrong with the file."""
+    finished: all pieces are there. confused: libtorrent lost track of which pieces are right (`recheck` helps). error:
+    what is wrong with the file."""
 
     given: dict[tuple[str, bool], int] = field(default_factory=dict)
     whole: list[int] = field(default_factory=list)
@@ -55,6 +57,7 @@ class News:
     finished: bool = False
     flushed: bool = False
     renamed: bool = False
+    confused: bool = False
     error: OSError | None = None
 
 
@@ -88,8 +91,7 @@ class Swarm:
         everywhere = "::" if ":" in host else "0.0.0.0"  # noqa: S104 - peers are outside
         settings: Any = engine.node_settings(everywhere, port, rate) | {"alert_mask": _CATEGORIES}
         self._session = lt.session(settings)
-        # No address range is exempt from the cap: libtorrent's own filter exempts the private ones.
-        self._session.set_peer_class_filter(lt.ip_filter())
+        self._session.set_peer_class_filter(_one_class())
         self._announce = routes.announce_url(source.head, source.credential)
         self._seeders = tuple(_endpoint(text) for text in source.seeders)
         self._head_addresses = {address for address, _ in self._seeders} | ({host} if _is_address(host) else set())
@@ -124,8 +126,19 @@ class Swarm:
         return list(self._torrent.status(lt.torrent_handle.query_pieces).pieces)
 
     def add_piece(self, piece: int, data: bytes) -> None:
-        """Put in a piece that came another way. It is checked like any other: `whole` or `failed` follows."""
-        self._torrent.add_piece(piece, data, lt.torrent_handle.overwrite_existing)
+        """Put in a piece that came another way. It is checked like any other: `whole` or `failed` follows.
+
+        Blocks of it that are there already stay: overwriting them makes libtorrent's v1 and v2 digests differ. If one
+        of them is wrong the piece fails, is empty then, and can be put in again.
+        """
+        self._torrent.add_piece(piece, data, 0)
+
+    def recheck(self) -> None:
+        """Look through the file again and go on; `checked` follows."""
+        self._asked.clear()
+        self._torrent.clear_error()
+        self._torrent.force_recheck()
+        self._torrent.resume()
 
     def peers(self) -> tuple[Peer, ...]:
         """Who is connected."""
@@ -234,6 +247,8 @@ class Swarm:
             news.renamed = True
         elif isinstance(alert, lt.file_error_alert):
             news.error = OSError(alert.error.value(), alert.error.message(), alert.filename())
+        elif isinstance(alert, lt.torrent_error_alert) and _is_inconsistent(alert.error):
+            news.confused = True
         elif isinstance(alert, lt.torrent_error_alert | lt.file_rename_failed_alert):
             news.error = OSError(alert.error.value(), alert.error.message())
         elif isinstance(alert, lt.alerts_dropped_alert):
@@ -304,3 +319,16 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_inconsistent(error: lt.error_code) -> bool:
+    return error.category().name() == "libtorrent" and error.value() == INCONSISTENT
+
+
+def _one_class() -> lt.ip_filter:
+    """Every address is in the global peer class and in no other: libtorrent's own filter puts private addresses into a
+    class that no rate cap and no number of slots holds for."""
+    everybody = lt.ip_filter()
+    for first, last in engine.EVERY_ADDRESS:
+        everybody.add_rule(first, last, 1 << lt.session.global_peer_class_id)
+    return everybody
