@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line against a real head: what an operator types, what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rookery import run
+from rookery.cli.connection import connect
+
+WORDS = [sys.executable, "-m", "rookery.cli"]
+
+
+@pytest.fixture(autouse=True)
+def no_nodes(operate: Any) -> Any:
+    yield
+    if listed := json.loads(operate("node", "list", "--json").out)["nodes"]:
+        operate("node", "rm", ",".join(node["name"] for node in listed), "-y")
+
+
+def test_nodes(operate: Any, tmp_path: Path) -> None:
+    table = tmp_path / "machines.csv"
+    table.write_text(
+        "name,mac,address\n# rack one\nn1,52:54:00:00:00:01,10.0.0.1\nn2,52-54-00-00-00-02\nn2,525400000003\n\n"
+    )
+    assert (
+        operate("node", "add", "n[1-2]", "--macs-from", str(table), "--set", "groups=compute").out == "added n[1-2]\n"
+    )
+    listed = json.loads(operate("node", "list", "@compute", "--json").out)["nodes"]
+    assert [node["macs"] for node in listed] == [["52:54:00:00:00:01"], ["52:54:00:00:00:02", "52:54:00:00:00:03"]]
+    shown = operate("node", "show", "n1").out
+    assert "10.0.0.1" in shown
+    assert "compute" in shown
+    again = operate("node", "add", "n1")
+    assert (again.code, "n1 exists already" in again.err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("n1", ":1: "), ("n1,zz", "zz"), ("n1,52:54:00:00:00:01,10.0.0.1,more", ":1: "), (",52", ":1: ")],
+)
+def test_a_table_with_an_error(operate: Any, tmp_path: Path, line: str, named: str) -> None:
+    table = tmp_path / "machines.csv"
+    table.write_text(f"{line}\n")
+    done = operate("node", "add", "n1", "--macs-from", str(table))
+    assert (done.code, named in done.err) == (2, True)
+
+
+def test_one_mac_for_many(operate: Any) -> None:
+    done = operate("node", "add", "n[1-2]", "--mac", "52:54:00:00:00:01")
+    assert (done.code, "--macs-from" in done.err) == (2, True)
+
+
+def test_set_shows_asks_and_changes(operate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    operate("node", "add", "n[1-3]", "--set", "rack=a1")
+    preview = operate("node", "set", "n[1-2]", "rack=b2", "--dry-run")
+    assert preview.code == 0
+    assert preview.out.splitlines()[1].split() == ["n[1-2]", "rack", "a1", "->", "b2"]
+    unattended = operate("node", "set", "n[1-2]", "rack=b2")
+    assert (unattended.code, "give -y" in unattended.err) == (2, True)
+    assert "rack=a1" in operate("node", "list", "n1").out
+    assert operate("node", "set", "n[1-2]", "rack=b2", "-y").code == 0
+    assert "rack=b2" in operate("node", "list", "n1").out
+    assert "nothing changes" in operate("node", "set", "n1", "rack=b2").err
+    for wrong in (("rack",), ("rack=1", "rack=2"), ("=x",)):
+        assert operate("node", "set", "n1", *wrong).code == 2
+
+
+def test_answering_no_changes_nothing(operate: Any, running: Any) -> None:
+    operate("node", "add", "n1")
+    # A terminal of its own: the question is asked only where somebody can answer it.
+    controller, terminal = os.openpty()
+    try:
+        argv = [*WORDS, "node", "set", "n1", "rack=b2", "--dir", str(running.directory)]
+        with run.spawn(argv, stdin=terminal, stdout=run.PIPE, stderr=run.PIPE) as child:
+            os.write(controller, b"n\n")
+            out, err = child.communicate(timeout=60)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert child.returncode == 130
+    assert b"b2" in out
+    assert b"nothing was changed" in err
+    assert "rack" not in operate("node", "list", "n1").out
+
+
+def test_rename(operate: Any) -> None:
+    operate("node", "add", "n1")
+    assert operate("node", "rename", "n1", "login1", "-y").code == 0
+    assert operate("node", "show", "n1").code == 3
+    assert operate("node", "rename", "login1", "Not A Name", "-y").code == 2
+
+
+def test_publish_a_file_and_fetch_it(operate: Any, tmp_path: Path) -> None:
+    source = tmp_path / "data.bin"
+    source.write_bytes(os.urandom(700_000))
+    done = operate("publish", str(source), "--as", "data", "--tag", "v1")
+    assert done.code == 0, done.err
+    assert "data:v1 is version" in done.err
+    _rookery, _fetch, url, _to, _where = done.out.replace("'", "").split()
+    fetched = operate("fetch", url, "--to", str(tmp_path / "there"), "--stats", str(tmp_path / "stats.json"))
+    assert fetched.code == 0, fetched.err
+    assert (tmp_path / "there" / "data.bin").read_bytes() == source.read_bytes()
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert (stats["bytes_total"], stats["bytes_from_head"], stats["hash_failures"]) == (700_000, 700_000, 0)
+    other = "0" * 64
+    wrong = operate("fetch", url.split("&key")[0], "--key", other, "--to", str(tmp_path / "not"))
+    assert wrong.code == 8
+    assert not list((tmp_path / "not").glob("*.bin"))
+
+
+def test_publish_a_tree_and_fetch_it(operate: Any, tmp_path: Path) -> None:
+    tree = tmp_path / "models"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "deep" / "weights").write_bytes(os.urandom(100_000))
+    (tree / "link").symlink_to("deep/weights")
+    ticket = json.loads(operate("publish", str(tree), "--json").out)
+    assert operate("fetch", ticket["url"], "--to", str(tmp_path / "there")).code == 0
+    there = tmp_path / "there" / "models"
+    assert (there / "link").read_bytes() == (tree / "deep" / "weights").read_bytes()
+    assert (there / "link").is_symlink()
+    again = json.loads(operate("ticket", "models", "--days", "0.5", "--json").out)
+    assert again["version"] == ticket["version"]
+
+
+def test_images(operate: Any, tmp_path: Path) -> None:
+    source = tmp_path / "notes.txt"
+    source.write_text("hello\n")
+    operate("publish", str(source), "--as", "notes", "--tag", "v1")
+    assert "notes" in operate("image", "list").out
+    assert operate("image", "tag", "notes", "stable", "v1").code == 0
+    shown = json.loads(operate("image", "show", "notes:stable", "--json").out)
+    assert shown["version"]["tags"] == ["stable", "v1"]
+    deployed = operate("deploy", "@all", "--image", "notes:v1", "-y")
+    assert deployed.code == 2
+    removed = operate("image", "rm", "notes", "-y")
+    assert removed.code == 0
+    assert operate("image", "show", "notes:v1").code == 3
+
+
+def test_a_recipe_with_an_error(operate: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "my.toml"
+    recipe.write_text('distribution = "debian"\nsuite = 7\n')
+    done = operate("image", "build", "base", str(recipe))
+    assert (done.code, "my.toml:2" in done.err) == (2, True)
+    assert operate("image", "build", "base", str(tmp_path / "none.toml")).code == 3
+
+
+def test_ctrl_c_cancels_the_job_on_the_head(running: Any, tmp_path: Path) -> None:
+    source = tmp_path / "big.bin"
+    with source.open("wb") as file:
+        file.truncate(4 << 30)
+    argv = [*WORDS, "publish", str(source), "--as", "big", "--dir", str(running.directory)]
+    with connect(running.directory) as client, run.spawn(argv, stdout=run.PIPE, stderr=run.PIPE) as child:
+        known = {job.id for job in client.jobs().jobs}
+        while not (begun := [job for job in client.jobs().jobs if job.id not in known and job.state == "running"]):
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == 130
+        assert b"publish of big was cancelled" in err
+        job = begun[0]
+        while job.ended_at is None:
+            job = client.job(job.id, after=job.revision, wait=10)
+        assert job.state == "cancelled"
+        assert "big" not in {image.name for image in client.images().images}
+
+
+def test_status_and_watch_of_nodes_that_do_not_come(operate: Any) -> None:
+    assert operate("watch", "--until-ready", "--timeout", "0").code == 1
+    operate("node", "add", "n[1-2]")
+    assert "n[1-2]" in operate("status").out
+    assert [node["state"] for node in json.loads(operate("status", "n1", "--json").out)["nodes"]] == ["new"]
+    done = operate("watch", "n[1-2]", "--until-ready", "--timeout", "0.5", "--interval", "0.2")
+    assert done.code == 1
+    assert "2 of 2 nodes did not get ready" in done.err
+    assert "n1: new" in done.err
+    assert operate("watch", "n9").code == 3
+    assert operate("status", "n[1-").code == 2
+
+
+def test_seeding_and_events(operate: Any) -> None:
+    operate("node", "add", "n1")
+    assert operate("seeding", "stop", "n1").out == "n1 stop seeding\n"
+    assert "may_seed" not in operate("node", "list", "n1").out
+    assert "told to stop giving" in operate("events", "--subject", "node:n1").out
+    events = json.loads(operate("events", "--json").out)
+    assert events["last"] == events["events"][-1]["id"]
+
+
+def test_following_events(operate: Any, running: Any) -> None:
+    argv = [*WORDS, "events", "--follow", "--json", "--subject", "node:late", "--dir", str(running.directory)]
+    with run.spawn(argv, stdout=run.PIPE) as child:
+        operate("node", "add", "late")
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["subject"] == "node:late"
+        child.send_signal(signal.SIGINT)
+        try:
+            assert child.wait(30) == 130
+        except subprocess.TimeoutExpired:
+            pytest.fail("Ctrl-C does not end it")
+
+
+def test_completion(operate: Any, running: Any, tmp_path: Path) -> None:
+    operate("node", "add", "n[1-2],login")
+
+    def complete(text: str, directory: Path) -> list[str]:
+        words = {"_ROOKERY_COMPLETE": "complete_bash", "COMP_WORDS": text, "COMP_CWORD": str(len(text.split(" ")) - 1)}
+        script = Path(WORDS[0]).with_name("rookery")
+        done = run.run([script], env={**words, "ROOKERY_DIR": str(directory)}, check=False)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert complete("rookery node show n", running.directory) == ["n1", "n2"]
+    assert complete("rookery node list n1,l", running.directory) == ["n1,login"]
+    assert complete("rookery node show n", tmp_path) == []
+    assert "set" in complete("rookery node s", tmp_path)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    script = Path(WORDS[0]).with_name("rookery")
+    assert "_ROOKERY_COMPLETE" in run.run([script], env={"_ROOKERY_COMPLETE": f"source_{shell}"}).stdout
+
+
+def test_a_head_by_url(operate: Any, running: Any) -> None:
+    with connect(running.directory) as client:
+        url = client.head().url
+    token = running.directory / "operator.token"
+    assert operate("status", "--head", url, "--token", f"@{token}", "--json").code == 0
+    assert operate("status", "--head", url, "--token", token.read_text().strip(), "--json").code == 0
+    assert operate("status", "--head", url, "--token", "guess").code == 5

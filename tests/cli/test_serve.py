@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rookery serve` as a process: started, stopped, killed, started again, and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rookery import run
+from rookery.cli.connection import connect
+from rookery.head import unit
+from rookery.head.config import Paths, load
+
+WORDS = [sys.executable, "-m", "rookery.cli"]
+
+
+def test_a_head_that_was_killed_starts_as_if_nothing_was(place: Any, rookery: Any, tmp_path: Path) -> None:
+    rookery.at(place.directory)
+    source = tmp_path / "data.bin"
+    source.write_bytes(os.urandom(500_000))
+    paths = Paths(place.directory)
+    with place.serving() as child:
+        assert rookery("node", "add", "n[1-2]", "--set", "rack=a").code == 0
+        ticket = json.loads(rookery("publish", str(source), "--as", "data", "--json").out)
+        big = tmp_path / "big.bin"
+        with big.open("wb") as file:
+            file.truncate(4 << 30)
+        with connect(place.directory) as client:
+            job = run.start([*WORDS, "publish", str(big), "--dir", str(place.directory)])
+            try:
+                while not any(known.state == "running" for known in client.jobs().jobs):
+                    assert job.poll() is None
+                os.kill(child.pid, signal.SIGKILL)
+                child.wait()
+            finally:
+                run.end(job)
+    assert paths.socket.exists()  # as a kill leaves it
+    (paths.work / "left").mkdir()
+    assert rookery("status").code == 6
+    with place.serving():
+        assert [node["name"] for node in json.loads(rookery("node", "list", "--json").out)["nodes"]] == ["n1", "n2"]
+        assert [image["name"] for image in json.loads(rookery("image", "list", "--json").out)["images"]] == ["data"]
+        assert rookery("fetch", ticket["url"], "--to", str(tmp_path / "there")).code == 0
+        assert (tmp_path / "there" / "data.bin").read_bytes() == source.read_bytes()
+        assert list(paths.work.iterdir()) == []
+        assert len([path for path in paths.blobs.iterdir() if path.suffix != ".torrent"]) == 1
+    started = [event for event in _events(place) if event == "started"]
+    assert len(started) == 3  # with the one that packed the agent
+
+
+def _events(place: Any) -> list[str]:
+    with place.serving(), connect(place.directory) as client:
+        return [event.kind for event in client.events().events][:-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_soon_and_leaves_nothing(place: Any, number: signal.Signals) -> None:
+    paths = Paths(place.directory)
+    with place.serving() as child, connect(place.directory) as client:
+        waiting = threading.Thread(target=_wait_for_nothing, args=(client, client.events().last))
+        waiting.start()  # a call under way does not keep it
+        child.send_signal(number)
+        assert child.wait(30) == 0
+        waiting.join()
+    assert not paths.socket.exists()
+    with connect(place.directory) as client, pytest.raises(Exception, match="cannot be reached"):
+        client.head()
+    for port in (load(place.directory).network.port, load(place.directory).network.swarm_port):
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+def _wait_for_nothing(client: Any, last: int) -> None:
+    with contextlib.suppress(Exception):
+        client.events(last, wait=50)
+
+
+def test_a_second_head_in_the_same_directory(place: Any) -> None:
+    with place.serving() as child:
+        second = place.process("serve")
+        assert second.code == 4
+        assert f"(pid {child.pid})" in second.stderr
+        with connect(place.directory) as client:
+            assert client.nodes().nodes == ()
+
+
+@pytest.mark.parametrize("which", ["port", "swarm_port"])
+def test_a_port_in_use(place: Any, which: str) -> None:
+    port = getattr(load(place.directory).network, which)
+    with socket.create_server(("127.0.0.1", port)):
+        done = place.process("serve")
+    assert done.code == 4
+    assert str(port) in done.stderr
+    assert "rookery.toml" in done.stderr
+    if which == "port":
+        assert f"(pid {os.getpid()})" in done.stderr
+    assert not Paths(place.directory).socket.exists()
+
+
+def test_configurations_it_does_not_start_with(place: Any) -> None:
+    path = Paths(place.directory).config
+    text = path.read_text()
+    for wrong, code, named in (
+        (text + "\n[what]\n", 2, "what"),
+        (text.replace("[network]", "[network"), 2, "line"),
+        (text.replace('address = "127.0.0.1"', 'address = "192.0.2.1"'), 3, "192.0.2.1"),
+        (text.replace('address = "127.0.0.1"', 'interface = "rk-none"'), 3, "rk-none"),
+        (text.replace('address = "127.0.0.1"', ""), 2, "network.interface"),
+    ):
+        path.write_text(wrong)
+        done = place.process("serve")
+        assert (done.code, named in done.stderr) == (code, True), done.stderr
+    assert place.process("serve", "--print-unit").code == 0
+
+
+def test_a_key_that_others_may_read(place: Any) -> None:
+    Paths(place.directory).site_key.chmod(0o644)
+    done = place.process("serve")
+    assert (done.code, "chmod 600" in done.stderr) == (5, True)
+
+
+def test_no_head_there(rookery: Any, tmp_path: Path) -> None:
+    done = rookery("serve", "--dir", str(tmp_path))
+    assert (done.code, f"rookery init --dir {tmp_path}" in done.err) == (3, True)
+
+
+def test_it_tells_systemd(place: Any, tmp_path: Path) -> None:
+    where = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
+        wire.bind(str(where))
+        wire.settimeout(120)
+        argv = [*WORDS, "serve", "--dir", str(place.directory)]
+        with run.spawn(argv, env={"NOTIFY_SOCKET": str(where)}) as child:
+            assert wire.recv(100) == b"READY=1"
+            with connect(place.directory) as client:
+                assert client.head().directory == str(place.directory)
+            child.send_signal(signal.SIGTERM)
+            assert wire.recv(100) == b"STOPPING=1"
+            assert child.wait(30) == 0
+
+
+def test_the_unit(tmp_path: Path) -> None:
+    path = unit.install(Path("/srv/head"), tmp_path)
+    text = path.read_text()
+    assert path == tmp_path / "rookery.service"
+    assert "Type=notify" in text
+    assert f"ExecStart={WORDS[0]} -m rookery.cli serve --dir /srv/head\n" in text
+    if run.which("systemd-analyze"):
+        run.run(["systemd-analyze", "verify", "--man=no", path])
+    for odd in ("/srv/my head", "/srv/%h"):
+        with pytest.raises(Exception, match="cannot stand in a systemd unit"):
+            unit.text(Path(odd))
