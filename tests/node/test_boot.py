@@ -5,6 +5,7 @@ tests/head/boot boots)."""
 from __future__ import annotations
 
 import json
+import py_compile
 import re
 import sqlite3
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from lab import netns, qemu
+from rookery.head.build import cpio
 from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Node
@@ -27,11 +29,23 @@ from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
 from rookery.head.swarm.torrent import make_torrent
+from rookery.node import probe
 from rookery.run import run
 from rookery.wire import routes
 
 ADDRESS, PORT = "10.78.0.1", 8470
 MAC = "52:54:00:78:00:01"
+STRUCK = """
+
+_record = record
+
+
+def record(*arguments):
+    if not os.path.exists("/run/rookery/state/struck"):
+        Path("/run/rookery/state/struck").touch()
+        os.kill(os.getpid(), 11)
+    return _record(*arguments)
+"""
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(900)]
 
@@ -84,15 +98,16 @@ def head(tmp_path: Path, built: BuiltImage) -> Iterator[Head]:
         room.hub_address(f"{ADDRESS}/24")
         words = [sys.executable, "-m", "rookery.cli", "serve", "--dir", str(paths.directory)]
         with room.process(None, words, stdout=sink, stderr=sink) as process:
-            until = time.monotonic() + 120
-            while not paths.socket.exists():
+            until = time.monotonic() + 180
+            words[3] = "status"
+            while run(words, check=False).code != 0:
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < until, log.read_text()
                 time.sleep(0.2)
             yield Head(paths, room)
 
 
-def machine(head: Head, tmp_path: Path) -> qemu.Machine:
+def machine(head: Head, tmp_path: Path, *more: Path) -> qemu.Machine:
     """The machine as iPXE would start it: what the head's script for it says, with the files that it names."""
     script = head.get(f"{routes.SCRIPT}?mac={MAC}&arch=x86_64&firmware=pcbios")
     line = re.search(r"^imgargs kernel (.*?)(?: \|\|.*)?$", script, re.MULTILINE)
@@ -106,9 +121,24 @@ def machine(head: Head, tmp_path: Path) -> qemu.Machine:
         namespace=head.room.hub,
         bridge=netns.BRIDGE,
         kernel=head.paths.blobs / names["kernel"],
-        initrds=(head.paths.blobs / names["drivers"], agent),
+        initrds=(head.paths.blobs / names["drivers"], agent, *more),
         command_line=line[1],
     )
+
+
+def accident(tmp_path: Path) -> Path:
+    """A further archive, unpacked over the agent: the process that makes the journey is struck down once, as a fault in
+    machine code would."""
+    place = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/rookery/node/probe"
+    source = tmp_path / "probe.py"
+    source.write_text(Path(probe.__file__).read_text() + STRUCK)
+    target = tmp_path / "over" / f"{place}.pyc"
+    target.parent.mkdir(parents=True)
+    py_compile.compile(
+        str(source), str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+    )
+    cpio.pack_tree(tmp_path / "over", tmp_path / "over.cpio", "none", 0)
+    return tmp_path / "over.cpio"
 
 
 def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> None:
@@ -116,10 +146,14 @@ def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> No
         envelope["signature"] = "00" * 64
 
     good = head.manifest(forge)
-    with qemu.boot(machine(head, tmp_path)) as guest:
+    with qemu.boot(machine(head, tmp_path, accident(tmp_path))) as guest:
+        # The child died; process 1 says so, starts another, and that one tells the head.
+        assert "ended by SIGSEGV" in guest.wait_for("network FAILED", 180)
+        guest.wait_for("hello .* this is n1", 60)
         # A manifest that nobody of this site signed is not used; the node says so and goes on asking.
         failed = head.wait_for(lambda node: node["state"] == "failed")
         assert "signature is wrong" in json.dumps(failed)
+        assert "ended by SIGSEGV" in head.call("events", "--json")
         assert "orders FAILED" in guest.wait_for("orders FAILED", 5)
         assert "next try in" in guest.wait_for("next try in", 5)
 
@@ -127,6 +161,7 @@ def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> No
         ready = head.wait_for(lambda node: node["state"] == "ready")
         assert set(ready["seconds"]) >= {"kernel", "modules", "network", "fetch", "verify", "root", "settle", "system"}
         assert ready["transfer"]["done"] == ready["transfer"]["total"] > 0
+        assert ready["transfer"]["from_head"] >= ready["transfer"]["total"]  # there was nobody else
         assert ready["system"] in ("running", "degraded")
 
         head.wait_for(lambda node: node["seeding"])

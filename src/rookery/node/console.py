@@ -55,7 +55,7 @@ class Console:
             for device in self._devices:
                 with contextlib.suppress(OSError):
                     # Not to become this process's terminal, and not to wait for a serial line that nobody reads.
-                    handle = os.open(device, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+                    handle = os.open(device, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK)
                     try:
                         os.write(handle, text)
                     finally:

@@ -10,7 +10,6 @@ import importlib
 import os
 import random
 import secrets
-import stat
 import sys
 import time
 import traceback
@@ -23,11 +22,10 @@ from rookery.node.console import Console, error_lines
 from rookery.node.crash import Crash, crash_of
 from rookery.run import run
 
-# type, where, options. devtmpfs: the kernel makes the nodes.
+# type, where, options. /dev is there already: Python itself could not have started without (head/boot/agent.py).
 _MOUNTS = (
     ("proc", "/proc", "nosuid,nodev,noexec"),
     ("sysfs", "/sys", "nosuid,nodev,noexec"),
-    ("devtmpfs", "/dev", "nosuid,mode=0755"),
     ("devpts", "/dev/pts", "nosuid,noexec,mode=0620,gid=5"),
     ("tmpfs", "/dev/shm", "nosuid,nodev"),  # noqa: S108  # the mount itself, not a file in it
     ("tmpfs", "/run", "nosuid,nodev,mode=0755"),
@@ -56,9 +54,6 @@ def main() -> None:
 
 def _prepare() -> Console:
     os.environ["PATH"] = "/sbin:/bin:/usr/sbin:/usr/bin"
-    if not os.path.exists(os.devnull):
-        # Even a child without input needs this one, the first `mount` among them.
-        os.mknod(os.devnull, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     for kind, where, options in _MOUNTS:
         Path(where).mkdir(parents=True, exist_ok=True)
         run(["busybox", "mount", "-t", kind, "-o", options, kind, where])

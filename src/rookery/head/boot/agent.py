@@ -42,15 +42,21 @@ SITE_KEY = "etc/rookery/site.pub"
 DIRECTORIES = ("dev", "etc", "newroot", "proc", "run/rookery", "sys", "tmp", "var")
 MTIME = 315532800  # 1980-01-01: the oldest that every archive format can write
 MOST_BYTES = 16_000_000
-_INIT = """#!/usr/bin/python3 -IS
-from rookery.node.init import main
+START = "usr/lib/rookery/start"
+# A shell for one mount, then Python has its place (and process number 1). Python does not start where there is neither
+# randomness yet, as in a machine's first second, nor a /dev/urandom to ask instead.
+_INIT = f"""#!/bin/busybox sh
+[ $$ != 1 ] || /bin/busybox mount -t devtmpfs -o nosuid,mode=0755 devtmpfs /dev
+exec /usr/bin/python3 -IS /{START} "$@"
+"""
+_START = """from rookery.node.init import main
 main()
 """
 # Beside the image the agent's Python runs in the image's root, with the agent's loader and C library. The place is
 # node/places.py's; a test holds them together.
 AGENT = "/run/rookery/agent"
 _READY = """#!{agent}/bin/busybox sh
-exec {agent}{loader} --library-path {agent}{libraries} {agent}/usr/bin/python3 -IS {agent}/init ready
+exec {agent}{loader} --library-path {agent}{libraries} {agent}/usr/bin/python3 -IS {agent}/{start} ready
 """
 _ASK = """
 import json, sys
@@ -140,6 +146,8 @@ def stage(site_public: str, tree: Path, interpreter: Path | None = None) -> Clos
     _stage_programs(tree, python, closure)
     (tree / SITE_KEY).parent.mkdir(parents=True, exist_ok=True)
     (tree / SITE_KEY).write_text(f"{site_public.strip()}\n")
+    (tree / START).parent.mkdir(parents=True)
+    (tree / START).write_text(_START)
     (tree / "init").write_text(_INIT)
     (tree / "init").chmod(0o755)
     _settle_modes(tree)
@@ -191,7 +199,7 @@ def _stage_programs(tree: Path, python: Interpreter, closure: Closure) -> None:
         _copy(source, tree / place.relative_to("/"))
     loader = next(place for place in shared.values() if place.name.startswith("ld"))
     libc = next(place for place in shared.values() if place.name.startswith("libc.so"))
-    (tree / "ready").write_text(_READY.format(agent=AGENT, loader=loader, libraries=libc.parent))
+    (tree / "ready").write_text(_READY.format(agent=AGENT, loader=loader, libraries=libc.parent, start=START))
     (tree / "ready").chmod(0o755)
     (tree / "sbin").mkdir()
     (tree / "sbin/modprobe").symlink_to("../bin/kmod")
