@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 import platform
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +176,39 @@ def test_cancelling_leaves_no_mount_no_process_no_file(tmp_path: Path, stage: st
     assert caught.value.kind is ErrorKind.CANCELLED
     assert list((tmp_path / "work").iterdir()) == []
     assert traces(tmp_path) == []
+
+
+# Builds where no package archive can be reached, and gives up once packages have come.
+ISOLATED = """
+import sys, threading
+from pathlib import Path
+from rookery.errors import RookeryError
+from rookery.head.build import image
+from rookery.head.build.recipe import Recipe
+
+cancel, reached = threading.Event(), []
+
+def on_progress(progress):
+    if progress.stage == "unpacking the base":
+        reached.append(progress)
+        cancel.set()
+
+recipe = Recipe("debian", "bookworm", "less", sys.argv[1])
+try:
+    image.build(recipe, Path(sys.argv[2]), on_progress, cancel, sys.argv[3])
+except RookeryError as error:
+    print("reached" if reached else error.kind, error, error.record.details)
+"""
+
+
+def test_an_isolated_head_builds_through_another_network_namespace(tmp_path: Path) -> None:
+    name = f"rkbuild{os.getpid()}"
+    run(["ip", "netns", "add", name])
+    try:
+        for namespace, said in ((f"/proc/{os.getpid()}/ns/net", "reached"), ("", "unavailable"), ("/no/ns", "invalid")):
+            words = [sys.executable, "-c", ISOLATED, platform.machine(), tmp_path, namespace]
+            done = run(["ip", "netns", "exec", name, *words])
+            assert done.stdout.startswith(said), done
+    finally:
+        run(["ip", "netns", "del", name])
+    run(["rm", "-rf", tmp_path / image.FAILED])

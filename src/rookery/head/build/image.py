@@ -78,6 +78,8 @@ def build(
                 kind=ErrorKind.MISSING,
                 hint=f"apt install {package}",
             )
+    if network_namespace:
+        _require_namespace(network_namespace)
     work.mkdir(parents=True, exist_ok=True)
     files.require_space(work, SPACE, "building an image")
     place = Path(tempfile.mkdtemp(dir=work, prefix="build-"))
@@ -89,6 +91,17 @@ def build(
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
+
+
+def _require_namespace(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise RookeryError(
+            f"cannot build through the network namespace {path}: {error.strerror}",
+            kind=ErrorKind.INVALID,
+            hint="correct 'network_namespace' in the head's configuration, table [build]",
+        ) from error
 
 
 def _build(
