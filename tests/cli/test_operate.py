@@ -16,6 +16,8 @@ import pytest
 from rookery import run
 from rookery.cli.connection import connect
 
+# The first start packs the agent, which takes its time on a busy machine.
+pytestmark = pytest.mark.timeout(600)
 WORDS = [sys.executable, "-m", "rookery.cli"]
 
 

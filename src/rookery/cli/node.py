@@ -14,7 +14,7 @@ from rookery.api import types
 from rookery.api.client import Client
 from rookery.cli import complete, render
 from rookery.cli.connection import speaks_to_head
-from rookery.cli.options import DryRun, Json, MaybeNoderange, Noderange, Yes, apply, confirm
+from rookery.cli.options import DryRun, Json, MaybeNoderange, Noderange, OneNode, Yes, apply, confirm
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, RookeryError
 
@@ -131,7 +131,7 @@ def set_nodes(
 @speaks_to_head
 def rename(
     client: Client,
-    node: Noderange,
+    node: OneNode,
     name: Annotated[str, typer.Argument(help="Its new name.")],
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -166,7 +166,7 @@ def _attributes(node: types.Node) -> str:
 
 @app.command("show", epilog=examples("rookery node show n01", "rookery node show n01 --json"))
 @speaks_to_head
-def show(client: Client, node: Noderange, as_json: Json = False) -> None:
+def show(client: Client, node: OneNode, as_json: Json = False) -> None:
     """Show one node: its settings, its state and its hardware."""
     details = client.node(node)
     if as_json:

@@ -18,6 +18,7 @@ Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
 NODERANGE_HELP = "Nodes: n01, n[01-16], n[01-16]!n03, @group, @all."
 Noderange = Annotated[str, typer.Argument(metavar="NODERANGE", help=NODERANGE_HELP, autocompletion=complete.nodes)]
+OneNode = Annotated[str, typer.Argument(metavar="NODE", help="The name of one node.", autocompletion=complete.nodes)]
 MaybeNoderange = Annotated[
     str,
     typer.Argument(metavar="[NODERANGE]", help=f"{NODERANGE_HELP} All when left out.", autocompletion=complete.nodes),
