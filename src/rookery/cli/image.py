@@ -27,7 +27,9 @@ Reference = Annotated[
 
 @app.command(
     "build",
-    epilog=examples("rookery image build base examples/recipes/bookworm.toml", "rookery image build base base.toml --tag testing"),
+    epilog=examples(
+        "rookery image build base examples/recipes/bookworm.toml", "rookery image build base base.toml --tag testing"
+    ),
 )
 @speaks_to_head
 def build(

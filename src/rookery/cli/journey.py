@@ -66,12 +66,11 @@ def states_table(status: Status) -> Table:
 
 def nodes_table(nodes: Sequence[NodeStatus]) -> Table:
     """One row a node: where it is, and what it received from whom."""
-    columns = ("NODE", "STATE", "STEP", "IMAGE", "VERSION", "SECONDS", "FROM HEAD", "FROM PEERS", "PEERS' SHARE")
+    columns = ("NODE", "STATE", "IMAGE", "VERSION", "SECONDS", "FROM HEAD", "PEERS", "SHARE")
     rows = [
         (
             node.name,
-            render.state(node.state),
-            where(node) if node.state != where(node) else "",
+            _state(node),
             node.image,
             render.short(node.version),
             f"{elapsed(node):.1f}" if node.seconds else "",
@@ -81,7 +80,13 @@ def nodes_table(nodes: Sequence[NodeStatus]) -> Table:
         )
         for node in nodes
     ]
-    return render.table(columns, rows, right=columns[5:])
+    return render.table(columns, rows, right=columns[-4:], folded=("STATE", "IMAGE"))
+
+
+def _state(node: NodeStatus) -> Text:
+    step = where(node)
+    text = step if node.error is not None or step == node.state else f"{node.state}: {step}"
+    return Text(text, style=render.STATE_STYLE.get(node.state, ""))
 
 
 def steps_table(nodes: Sequence[NodeStatus]) -> Table:
@@ -129,9 +134,10 @@ def live(status: Status, seconds: float) -> Group:
     line.append(f", {failed} failed" if failed else "", style="red")
     line.append(f"   {render.seconds(seconds)}   {render.rate(total)} in all")
     order = sorted(status.nodes, key=lambda node: (node.state == "ready", node.state == "new"))
+    columns = ("NODE", "STEP", "", "FETCHED", "RATE", "FROM PEERS")
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("NODE", "STATE", "STEP", "", "FETCHED", "RATE", "FROM"):
-        drawn.add_column(column, justify="right" if column in {"FETCHED", "RATE"} else "left", no_wrap=column != "STEP")
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in columns[3:] else "left", no_wrap=column != "STEP")
     for node in order[:LIVE_NODES]:
         drawn.add_row(*_live_row(node))
     rest = len(order) - LIVE_NODES
@@ -143,12 +149,11 @@ def _live_row(node: NodeStatus) -> tuple[RenderableType, ...]:
     bar = ProgressBar(total=transfer.total, completed=transfer.done, width=20) if transfer.total else ""
     return (
         node.name,
-        render.state(node.state),
-        Text(where(node) if where(node) != node.state else "", style="red" if node.error else ""),
+        Text(where(node), style=render.STATE_STYLE.get(node.state, "")),
         bar,
-        f"{render.size(transfer.done)} of {render.size(transfer.total)}" if transfer.total else "",
+        render.size(transfer.done) if transfer.total else "",
         render.rate(transfer.rate) if transfer.rate else "",
-        from_where(node),
+        render.share(transfer.from_peers, transfer.from_head + transfer.from_peers),
     )
 
 

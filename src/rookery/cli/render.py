@@ -52,11 +52,19 @@ def show_json(value: object) -> None:
     typer.echo(codec.dumps(value, indent=2))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> Table:
-    """A plain table; the columns named in `right` are right-aligned."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    right: Sequence[str] = (),
+    folded: Sequence[str] | None = None,
+) -> Table:
+    """A plain table; the columns named in `right` are right-aligned. On a narrow terminal the columns named in `folded`
+    give way, or all of them."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        stays = folded is not None and column not in folded
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=stays)
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return drawn
