@@ -172,6 +172,7 @@ def room() -> Iterator[Room]:
     Raises RookeryError: `forbidden` when not root, `missing` without iproute2.
     """
     require()
+    sweep()  # a run that was killed could not clean up; the next one does
     lab = Room(f"{_PREFIX}-{os.getpid()}-{next(_rooms)}")
     try:
         lab.open()
