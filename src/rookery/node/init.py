@@ -30,8 +30,8 @@ _MOUNTS = (
     ("tmpfs", "/dev/shm", "nosuid,nodev"),  # noqa: S108  # the mount itself, not a file in it
     ("tmpfs", "/run", "nosuid,nodev,mode=0755"),
 )
-# Those that go with the machine into the image's root.
-_MOVED = ("/dev", "/proc", "/sys", "/run")
+# Those that go with the machine into the image's root. /dev is the last: no program starts without /dev/null.
+_MOVED = ("/run", "/proc", "/sys", "/dev")
 
 
 def main() -> None:
@@ -121,9 +121,12 @@ def _switch(console: Console) -> None:
 
 
 def _last_words() -> None:
-    text = traceback.format_exc()
+    lines = [*traceback.format_exc().splitlines(), "the agent cannot go on; this machine needs a new start"]
     with contextlib.suppress(Exception):
-        Console().say(*text.splitlines(), "the agent cannot go on; this machine needs a new start")
+        if os.path.exists("/dev/console"):
+            Console().say(*lines)
+        else:  # moved away already; what we hold open of it is still there
+            os.write(2, "\r\n".join([*lines, ""]).encode())
     while True:
         with contextlib.suppress(OSError):
             os.wait()
