@@ -149,7 +149,6 @@ class Fetcher:
             seconds=self._elapsed(),
             verify_seconds=verify_seconds,
             sent=counts.sent,
-            failed=counts.failed,
             redundant=counts.redundant,
         )
 

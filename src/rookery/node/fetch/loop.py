@@ -31,6 +31,8 @@ STEER = 0.25  # s between two decisions
 TELL = 0.5  # s between two calls of on_progress
 TRY_HEAD = 2.0  # s between two tries to reach a head's seeder that is not connected
 HELD = 64 << 20  # bytes that came by HTTP and are not checked yet, at most
+STUCK = 3.0  # s after which a piece that was put in should be whole
+MOST_TRIES = 3  # of putting a piece in
 MOST_CONFUSIONS = 20
 REFUSED = 10.0  # s without anything after which the head's "no" is taken for an answer
 _FINAL = (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN, ErrorKind.NOT_FOUND, ErrorKind.INVALID)
@@ -71,6 +73,7 @@ class Loop:
         self._wanted: tuple[int, ...] = ()
         self._busy: set[int] = set()
         self._rest_until: dict[int, tuple[float, int]] = {}
+        self._put_in: dict[int, tuple[float, int]] = {}  # by piece: when it was last put in, and how often
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         url = routes.blob_url(source.head, blob.sha256)
         self._worker = RangeWorker(url, source.credential, metainfo, self._next_run, self._deliver)
@@ -120,7 +123,8 @@ class Loop:
             with self._lock:
                 self._busy.discard(piece)
         for address in news.banned:
-            log.warning("%s gave pieces with a wrong digest and is not asked any more", address)
+            if address not in self._ledger.banned:
+                log.warning("%s gave pieces with a wrong digest and is not asked any more", address)
             self._ledger.banned.add(address)
         if news.tracker_ok:
             self._tracker_failures, self._announce_at, self._tracker_error = 0, 0.0, ""
@@ -151,6 +155,7 @@ class Loop:
         with self._lock:
             self._wanted = ()
             self._busy.clear()
+            self._put_in.clear()
         self._swarm.recheck()
 
     def _start(self, now: float) -> None:
@@ -169,6 +174,7 @@ class Loop:
             return  # told while looking through what was there; counted as a whole in _start
         with self._lock:
             self._rest_until.pop(piece, None)
+            self._put_in.pop(piece, None)
             by_http = piece in self._busy
             self._busy.discard(piece)
         if piece in self._missing:
@@ -196,7 +202,6 @@ class Loop:
                 log.warning("piece %d came from the head by HTTP with a wrong digest", delivery.piece)
                 self._ledger.failures += 1
                 self._ledger.failures_http += 1
-                self._ledger.failed_http_bytes += size
             else:
                 self._http_error = None
                 self._last_progress = now
@@ -230,9 +235,21 @@ class Loop:
         while self._swarm_bytes[0][0] < now - self._limits.quiet:
             self._swarm_bytes.popleft()
 
+    def _unstick(self, now: float) -> None:
+        """A right piece that was put in and is neither whole nor refused: libtorrent waits there for block digests from
+        a peer that it has banned meanwhile. Put it in again, over what is there; look again if even that does nothing.
+        """
+        with self._lock:
+            stuck = [piece for piece, (when, _) in self._put_in.items() if now - when >= STUCK and piece in self._busy]
+            self._busy.difference_update(stuck)
+            hopeless = any(self._put_in[piece][1] >= MOST_TRIES for piece in stuck)
+        if hopeless:
+            self._look_again()
+
     def _decide(self, now: float) -> None:
         if not self._checked:
             return
+        self._unstick(now)
         first_at, first = self._swarm_bytes[0]
         situation = Situation(
             elapsed=now - self._began,
@@ -299,5 +316,8 @@ class Loop:
                 # A copy that is bad on the head stays bad for a while: others are asked meanwhile.
                 self._rest_until[delivery.piece] = (time.monotonic() + min(5.0 * 2**times, 60.0), times + 1)
         else:
-            self._swarm.add_piece(delivery.piece, delivery.data)
+            with self._lock:
+                _, times = self._put_in.get(delivery.piece, (0.0, 0))
+                self._put_in[delivery.piece] = (time.monotonic(), times + 1)
+            self._swarm.add_piece(delivery.piece, delivery.data, overwrite=times > 0)
         self._deliveries.put(delivery)

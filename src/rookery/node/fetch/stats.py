@@ -18,8 +18,9 @@ class FetchStats:
 
     seconds: from the call until the file was there, digest checked; verify_seconds: the part of them that the digest
     took. bytes_total: the file's size. bytes_had: of it, there and right before. All `bytes_from_*` are payload that
-    was received and kept: swarm and http are the head's two ways of giving, peers maps each other machine's address to
-    what it gave. bytes_failed: received and thrown away because a digest was wrong. bytes_redundant: received twice.
+    was received: swarm and http are the head's two ways of giving, peers maps each other machine's address to what it
+    gave. bytes_failed: those of them that were thrown away because a digest was wrong, so that had + from_head +
+    from_peers - failed = total. bytes_redundant: what came twice, in none of these.
     bytes_sent: given to others. hash_failures: pieces whose digest was wrong, hash_failures_http: those of them that
     came from the head by HTTP. banned: addresses that are not asked any more because of it. rate: bytes per second
     over the whole time.
@@ -98,7 +99,6 @@ class Ledger:
         self.peers: dict[str, int] = {}
         self.failures = 0
         self.failures_http = 0
-        self.failed_http_bytes = 0
         self.banned: set[str] = set()
         self._recent: deque[tuple[float, int]] = deque()
         self._recent_bytes = 0
@@ -143,10 +143,8 @@ class Ledger:
             hash_failures=self.failures,
         )
 
-    def stats(
-        self, *, seconds: float, verify_seconds: float = 0.0, sent: int = 0, failed: int = 0, redundant: int = 0
-    ) -> FetchStats:
-        """The final account. failed, redundant: bytes, as libtorrent counts them."""
+    def stats(self, *, seconds: float, verify_seconds: float = 0.0, sent: int = 0, redundant: int = 0) -> FetchStats:
+        """The final account, when everything is there. sent, redundant: bytes, as libtorrent counts them."""
         got = self.head_swarm + self.head_http + self.from_peers
         return FetchStats(
             seconds=seconds,
@@ -158,7 +156,7 @@ class Ledger:
             bytes_from_head_http=self.head_http,
             bytes_from_peers=self.from_peers,
             peers=dict(sorted(self.peers.items())),
-            bytes_failed=failed + self.failed_http_bytes,
+            bytes_failed=max(self.had + got - self.total, 0),
             bytes_redundant=redundant,
             bytes_sent=sent,
             hash_failures=self.failures,

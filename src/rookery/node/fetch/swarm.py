@@ -73,10 +73,9 @@ class Peer:
 
 @dataclass(frozen=True)
 class Counts:
-    """libtorrent's own counters, bytes since the start. sent: payload. failed, redundant: received in vain."""
+    """libtorrent's own counters, bytes since the start. sent: payload. redundant: received twice."""
 
     sent: int
-    failed: int
     redundant: int
 
 
@@ -125,13 +124,13 @@ class Swarm:
         """Which pieces are there and right."""
         return list(self._torrent.status(lt.torrent_handle.query_pieces).pieces)
 
-    def add_piece(self, piece: int, data: bytes) -> None:
-        """Put in a piece that came another way. It is checked like any other: `whole` or `failed` follows.
+    def add_piece(self, piece: int, data: bytes, overwrite: bool) -> None:
+        """Put in a piece that came another way. It is checked like any other: `whole` or `failed` follows, mostly.
 
-        Blocks of it that are there already stay: overwriting them makes libtorrent's v1 and v2 digests differ. If one
-        of them is wrong the piece fails, is empty then, and can be put in again.
+        Without `overwrite`, blocks of it that are there already stay; if one is wrong the piece fails, is empty then,
+        and can be put in again. With it, libtorrent's v1 and v2 digests can come to differ (`confused`).
         """
-        self._torrent.add_piece(piece, data, 0)
+        self._torrent.add_piece(piece, data, lt.torrent_handle.overwrite_existing if overwrite else 0)
 
     def recheck(self) -> None:
         """Look through the file again and go on; `checked` follows."""
@@ -178,7 +177,7 @@ class Swarm:
     def counts(self) -> Counts:
         """libtorrent's counters."""
         status = self._torrent.status()
-        return Counts(status.total_payload_upload, status.total_failed_bytes, status.total_redundant_bytes)
+        return Counts(status.total_payload_upload, status.total_redundant_bytes)
 
     def flush(self, on_news: Callable[[News], None]) -> None:
         """Have everything written to the file; what is told meanwhile (a block is told of once it is written) goes to
