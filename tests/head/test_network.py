@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -38,6 +39,23 @@ def test_a_taken_port_is_refused_until_somebody_answers() -> None:
             socket.create_connection(wire.getsockname(), timeout=5)
         wire.listen()
         socket.create_connection(wire.getsockname(), timeout=5).close()
+
+
+def test_answers_are_not_held_back() -> None:
+    async def option() -> int:
+        with network.take_port("127.0.0.1", 0) as wire:
+            made = asyncio.get_running_loop().create_future()
+            server = await asyncio.start_server(lambda _, writer: made.set_result(writer), sock=wire)
+            async with server:
+                _, mine = await asyncio.open_connection(*wire.getsockname())
+                theirs = await made
+                held = theirs.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                for writer in (mine, theirs):
+                    writer.close()
+                    await writer.wait_closed()
+            return int(held)
+
+    assert asyncio.run(option()) != 0
 
 
 def test_a_port_in_use_names_by_whom() -> None:

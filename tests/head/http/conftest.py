@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 
 from rookery.api.client import Client
+from rookery.head import network
 from rookery.head.boot import loaders
 from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
@@ -89,7 +90,7 @@ def running_head(directory: Path) -> Iterator[RunningHead]:
     paths = Paths(directory)
     for path in (paths.work, paths.boot):
         path.mkdir(parents=True)
-    wire = socket.create_server((LOOPBACK, 0))
+    wire = network.take_port(LOOPBACK, 0)
     port = int(wire.getsockname()[1])
     config = Config(network=Network(address=LOOPBACK, port=port, swarm_port=free_port()))
     agent = paths.boot / "agent.cpio"
