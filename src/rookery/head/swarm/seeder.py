@@ -197,7 +197,10 @@ class Seeder:
             return next((seeded for seeded in self._seeded.values() if seeded.handle == alert.handle), None)
 
     def _checked(self, seeded: _Seeded) -> None:
-        have = seeded.handle.status(lt.torrent_handle.query_pieces).pieces
+        status = seeded.handle.status(lt.torrent_handle.query_pieces)
+        if status.state == lt.torrent_status.states.checking_files:
+            return  # this was the end of an earlier look (adding is one); the one that counts is under way
+        have = status.pieces
         wrong = tuple(index for index in range(seeded.pieces) if index >= len(have) or not have[index])
         seeded.checking, seeded.checked_at = False, time.monotonic()
         known, seeded.bad = seeded.bad, wrong
