@@ -4,6 +4,7 @@ tests/head/boot boots)."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import py_compile
 import re
@@ -57,7 +58,9 @@ class Head:
         self.paths, self.room = paths, room
 
     def call(self, *words: str) -> str:
-        return run([sys.executable, "-m", "rookery.cli", *words, "--dir", self.paths.directory]).stdout
+        done = run([sys.executable, "-m", "rookery.cli", *words, "--dir", self.paths.directory], check=False)
+        assert done.code == 0, done.stderr
+        return done.stdout
 
     def node(self) -> dict[str, Any]:
         (found,) = json.loads(self.call("status", "n1", "--json"))["nodes"]
@@ -75,7 +78,7 @@ class Head:
 
     def manifest(self, change: Callable[[dict[str, Any]], None]) -> str:
         """Change the stored manifest's envelope; returns what it was."""
-        with sqlite3.connect(self.paths.database) as database:
+        with contextlib.closing(sqlite3.connect(self.paths.database)) as database, database:
             (before,) = database.execute("SELECT manifest FROM versions").fetchone()
             envelope = json.loads(before)
             change(envelope)
@@ -151,8 +154,8 @@ def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> No
         assert "ended by SIGSEGV" in guest.wait_for("network FAILED", 180)
         guest.wait_for("hello .* this is n1", 60)
         # A manifest that nobody of this site signed is not used; the node says so and goes on asking.
-        failed = head.wait_for(lambda node: node["state"] == "failed")
-        assert "signature is wrong" in json.dumps(failed)
+        failed = head.wait_for(lambda node: "signature is wrong" in json.dumps(node["error"]))
+        assert failed["state"] == "failed"
         assert "ended by SIGSEGV" in head.call("events", "--json")
         assert "orders FAILED" in guest.wait_for("orders FAILED", 5)
         assert "next try in" in guest.wait_for("next try in", 5)
