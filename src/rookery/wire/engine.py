@@ -96,7 +96,6 @@ HEAD = (
     Setting("seeding_outgoing_connections", False, "nodes connect to the head: it tries no dead ones"),
     Setting("active_limit", -1, "every published version is given at once; 500 by default"),
     Setting("active_seeds", -1, "as above; 5 by default"),
-    Setting("dont_count_slow_torrents", True, "as above"),
     Setting("file_pool_size", 256, "blobs kept open"),
     Setting("listen_queue_size", 1000, "a whole cluster connects within one second; 5 by default"),
     Setting("max_retry_port_bind", 0, "the port is in orders and firewalls: in use is an error, not the next one"),

@@ -66,13 +66,12 @@ def _extract(tar: tarfile.TarFile, top: Path, stop: threading.Event | None) -> N
             directories[0] = (member, top)
             continue
         _require_inside(path, top, member.name)
-        if member.isdir():
-            if not path.is_dir():
-                path.mkdir(mode=0o700)
-            directories.append((member, path))
-            continue
         if os.path.lexists(path):
             raise RookeryError(f"the archive has {member.name!r} twice", kind=ErrorKind.CORRUPT)
+        if member.isdir():
+            path.mkdir(mode=0o700)
+            directories.append((member, path))
+            continue
         _make(tar, member, path, made)
         made[_normal(member.name)] = path
     # Directories last, innermost first: a read-only one could not be filled, and filling changes times.

@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetching from a real HTTP server and a real seeder on loopback, inside this process."""
+
+import base64
+import dataclasses
+import hashlib
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+
+from rookery import codec
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.progress import silent
+from rookery.head.publish.tree import pack
+from rookery.head.swarm.seeder import Seeder
+from rookery.head.swarm.torrent import make_torrent
+from rookery.node.fetch import fetch as fetching
+from rookery.node.fetch.fetch import Fetcher, fetch, part_path, seed
+from rookery.node.fetch.offer import fetch_offer, split_key
+from rookery.node.fetch.policy import Limits
+from rookery.node.fetch.ranges import Connection, get
+from rookery.wire import routes
+from rookery.wire.manifest import Blob, Manifest, Role, SignedManifest, VersionKind, payload_of, version_id
+from rookery.wire.orders import FetchOffer, SeedPolicy, Source
+from rookery.wire.report import Transfer
+
+KEY = SigningKey(bytes(32))
+PUBLIC = KEY.verify_key.encode().hex()
+WORD = "word"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    shelf: "Shelf"
+
+    def log_message(self, *_words: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        shelf = self.shelf
+        path = self.path.partition("?")[0]
+        shelf.asked.append((self.path, self.headers.get("Range")))
+        if path.startswith(routes.ANNOUNCE):
+            self.answer(200, b"d8:intervali10e5:peers0:e")
+        elif path == "/fetch/data:latest":
+            self.answer(200, codec.dumps(shelf.offer).encode())
+        elif self.headers.get("Authorization") != f"Bearer {WORD}":
+            self.answer(401, b'{"title": "no credential"}')
+        elif shelf.status:
+            self.answer(shelf.status.pop(0), b"out of order")
+        elif path in shelf.files:
+            self.content(shelf.files[path])
+        else:
+            self.answer(404, b"")
+
+    def content(self, data: bytes) -> None:
+        matched = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if matched is None or not self.shelf.ranges:
+            self.answer(200, data)
+            return
+        first, last = int(matched[1]), min(int(matched[2] or len(data) - 1), len(data) - 1)
+        part = data[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if self.shelf.break_after:
+            part, self.shelf.break_after = part[: self.shelf.break_after], 0
+            self.close_connection = True
+        self.wfile.write(part)
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Shelf:
+    """What the server has, and how it behaves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.status: list[int] = []
+        self.ranges = True
+        self.break_after = 0
+        self.offer: FetchOffer | None = None
+        self.source = Source("", WORD)
+        self.seeder: Seeder | None = None
+
+    def put(self, content: bytes, role: Role = Role.DATA, name: str = "data.bin", swarm: bool = True) -> Blob:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.folder / digest
+        path.write_bytes(content)
+        self.files[f"{routes.BLOB}/{digest}"] = content
+        if not swarm:
+            return Blob(role, name, len(content), digest)
+        made = make_torrent(path, name, silent, threading.Event())
+        self.files[f"{routes.TORRENT}/{digest}"] = made.torrent
+        if self.seeder is not None:
+            self.seeder.add(path, made.torrent)
+        return Blob(role, name, len(content), digest, made.info_hash, made.info_hash_v1)
+
+    def torrent(self, blob: Blob) -> bytes:
+        return self.files[f"{routes.TORRENT}/{blob.sha256}"]
+
+    def publish(self, kind: VersionKind, *blobs: Blob, key: SigningKey = KEY) -> FetchOffer:
+        manifest = Manifest(version_id(kind, blobs), kind, "data", 0, blobs)
+        payload = payload_of(manifest)
+        signed = SignedManifest(
+            base64.b64encode(payload).decode(), key.verify_key.encode().hex(), key.sign(payload).signature.hex()
+        )
+        self.offer = FetchOffer(signed, self.source)
+        return self.offer
+
+    @property
+    def url(self) -> str:
+        return f"{self.source.head}/fetch/data:latest?ticket=t&key={PUBLIC}"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    found = Shelf(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"shelf": found}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    found.seeder = Seeder(lambda *_: None, "127.0.0.1", port)
+    found.seeder.start()
+    found.source = Source(f"http://127.0.0.1:{server.server_address[1]}", WORD, (f"127.0.0.1:{port}",))
+    try:
+        yield found
+    finally:
+        found.seeder.stop()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_file_comes_from_the_swarm_and_gets_its_name_at_the_end(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    blob = shelf.put(content)
+    told: list[Transfer] = []
+    to = tmp_path / "new" / "got"
+    stats = fetch(blob, shelf.torrent(blob), shelf.source, to, told.append)
+    assert to.read_bytes() == content
+    assert not part_path(to).exists()
+    assert stats.bytes_from_head_swarm == stats.bytes_total == 3_000_000
+    assert (told[-1].done, told[-1].total, told[-1].from_head) == (3_000_000, 3_000_000, 3_000_000)
+
+
+def test_a_file_that_is_right_already_costs_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(300_000)
+    blob = shelf.put(content)
+    (tmp_path / "got").write_bytes(content)
+    stats = fetch(blob, shelf.torrent(blob), shelf.source, tmp_path / "got")
+    assert (stats.bytes_had, stats.bytes_from_head, stats.bytes_from_peers) == (300_000, 0, 0)
+    assert shelf.asked == []
+
+
+def test_a_wrong_file_of_that_name_is_replaced(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(300_000)
+    blob = shelf.put(content)
+    (tmp_path / "got").write_bytes(bytes(300_000))
+    fetch(blob, shelf.torrent(blob), shelf.source, tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == content
+
+
+def test_what_is_there_of_it_is_looked_through_and_kept(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(20 * 65536)
+    blob = shelf.put(content)
+    half = bytearray(content)
+    half[10 * 65536 :] = bytes(10 * 65536)
+    half[3 * 65536] ^= 1
+    part_path(tmp_path / "got").write_bytes(half)
+    stats = fetch(blob, shelf.torrent(blob), shelf.source, tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == content
+    assert stats.bytes_had == 9 * 65536
+    assert stats.bytes_from_head == 11 * 65536
+
+
+def test_another_torrent_is_refused_before_anything_is_fetched(shelf: Shelf, tmp_path: Path) -> None:
+    blob, other = shelf.put(os.urandom(100_000)), shelf.put(os.urandom(100_000))
+    with pytest.raises(RookeryError, match="not the one that the signed manifest names"):
+        fetch(blob, shelf.torrent(other), shelf.source, tmp_path / "got")
+    assert not list(tmp_path.glob("*got*"))
+
+
+def test_without_a_seeder_http_brings_everything(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(10_000_000)
+    blob = shelf.put(content)
+    source = dataclasses.replace(shelf.source, seeders=())
+    stats = fetch(blob, shelf.torrent(blob), source, tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == content
+    assert stats.bytes_from_head_http == stats.bytes_from_head == 10_000_000
+    assert all(asked_range for path, asked_range in shelf.asked if path.startswith(routes.BLOB))
+
+
+def test_a_server_without_ranges_is_not_believed(shelf: Shelf, tmp_path: Path) -> None:
+    blob = shelf.put(os.urandom(1_000_000))
+    shelf.ranges = False
+    source = dataclasses.replace(shelf.source, seeders=())
+    fetcher = Fetcher(blob, shelf.torrent(blob), source, tmp_path / "got", limits=Limits(give_up=3.0))
+    with fetcher, pytest.raises(RookeryError, match=r"nothing of data\.bin came") as caught:
+        fetcher.run()
+    assert "byte range" in caught.value.record.details
+
+
+def test_a_bad_copy_that_nobody_else_has_is_told(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(1_000_000)
+    blob = shelf.put(content)
+    shelf.files[f"{routes.BLOB}/{blob.sha256}"] = content[:500_000] + b"!" + content[500_001:]
+    source = dataclasses.replace(shelf.source, seeders=())
+    fetcher = Fetcher(blob, shelf.torrent(blob), source, tmp_path / "got", limits=Limits(give_up=4.0))
+    with fetcher, pytest.raises(RookeryError, match=r"head's own copy of data\.bin is bad") as caught:
+        fetcher.run()
+    assert caught.value.kind is ErrorKind.CORRUPT
+    assert "1 of 16 pieces are missing" in caught.value.record.details
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_stop_leaves_the_part_for_the_next_time(shelf: Shelf, tmp_path: Path) -> None:
+    blob = shelf.put(os.urandom(5_000_000))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(RookeryError) as caught:
+        fetch(blob, shelf.torrent(blob), dataclasses.replace(shelf.source, seeders=()), tmp_path / "got", None, stop)
+    assert caught.value.kind is ErrorKind.CANCELLED
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_digest_that_is_wrong_at_the_end_is_never_accepted(shelf: Shelf, tmp_path: Path) -> None:
+    blob = dataclasses.replace(shelf.put(os.urandom(200_000)), sha256="00" * 32)
+    torrent = next(data for path, data in shelf.files.items() if path.startswith(routes.TORRENT))
+    with pytest.raises(RookeryError, match="not what was signed") as caught:
+        fetch(blob, torrent, shelf.source, tmp_path / "got")
+    assert caught.value.kind is ErrorKind.CORRUPT
+    assert not (tmp_path / "got").exists()
+
+
+# -- blobs without a torrent
+
+
+def test_a_plain_blob_is_continued_where_it_broke_off(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    blob = shelf.put(content, swarm=False)
+    part_path(tmp_path / "got").write_bytes(content[:1_000_000])
+    shelf.break_after = 700_000
+    stats = fetch(blob, b"", shelf.source, tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == content
+    assert (stats.bytes_had, stats.bytes_from_head_http) == (1_000_000, 2_000_000)
+    assert [asked for _, asked in shelf.asked] == ["bytes=1000000-2999999", "bytes=1700000-2999999"]
+
+
+def test_a_plain_blob_that_is_wrong_is_thrown_away(shelf: Shelf, tmp_path: Path) -> None:
+    blob = shelf.put(b"right" * 1000, swarm=False)
+    shelf.files[f"{routes.BLOB}/{blob.sha256}"] = b"wrong" * 1000
+    with pytest.raises(RookeryError) as caught:
+        fetch(blob, b"", shelf.source, tmp_path / "got")
+    assert caught.value.kind is ErrorKind.CORRUPT
+    assert not list(tmp_path.glob("*got*"))
+
+
+def test_an_empty_blob(shelf: Shelf, tmp_path: Path) -> None:
+    blob = shelf.put(b"", swarm=False)
+    fetch(blob, b"", shelf.source, tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == b""
+
+
+def test_a_busy_head_is_asked_again_and_a_refusing_one_is_not(shelf: Shelf, tmp_path: Path) -> None:
+    blob = shelf.put(b"x" * 1000, swarm=False)
+    shelf.status = [503, 500]
+    fetch(blob, b"", shelf.source, tmp_path / "got")
+    assert len(shelf.asked) == 3
+    with pytest.raises(RookeryError) as caught:
+        fetch(blob, b"", dataclasses.replace(shelf.source, credential="stolen"), tmp_path / "other")
+    assert caught.value.kind is ErrorKind.UNAUTHORIZED
+    assert len(shelf.asked) == 4
+
+
+# -- seeding
+
+
+def test_a_seed_gives_to_others_until_it_is_told_to_stop(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(1_000_000)
+    blob = shelf.put(content)
+    stop, told = threading.Event(), threading.Event()
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    result: list[Transfer] = []
+    thread = threading.Thread(
+        target=lambda: result.append(
+            seed(blob, shelf.torrent(blob), shelf.source, path, SeedPolicy(), stop, lambda _: told.set())
+        )
+    )
+    thread.start()
+    assert told.wait(10)
+    stop.set()
+    thread.join(10)
+    assert result[0].total == result[0].done == 1_000_000
+
+
+def test_a_seed_ends_by_itself_when_its_time_is_over(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(100_000)
+    blob = shelf.put(content)
+    (tmp_path / "mine").write_bytes(content)
+    policy = SeedPolicy(seconds=1)
+    seed(blob, shelf.torrent(blob), shelf.source, tmp_path / "mine", policy, threading.Event())
+
+
+def test_what_is_not_whole_is_not_given(shelf: Shelf, tmp_path: Path) -> None:
+    blob = shelf.put(os.urandom(100_000))
+    (tmp_path / "mine").write_bytes(b"short")
+    for path in (tmp_path / "mine", tmp_path / "absent"):
+        with pytest.raises(RookeryError) as caught:
+            seed(blob, shelf.torrent(blob), shelf.source, path, SeedPolicy(seconds=1), threading.Event())
+        assert caught.value.kind is ErrorKind.CORRUPT
+
+
+# -- offers
+
+
+def test_a_published_file_is_fetched_by_its_url(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(500_000)
+    shelf.publish(VersionKind.FILE, shelf.put(content))
+    told: list[Transfer] = []
+    stats = fetch_offer(shelf.url, tmp_path / "to", on_progress=told.append)
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["data.bin"]
+    assert (tmp_path / "to" / "data.bin").read_bytes() == content
+    assert stats.bytes_total == told[-1].done == 500_000
+    assert "key" not in shelf.asked[0][0], "the head is not told whom we believe"
+
+
+def test_a_published_tree_is_unpacked(shelf: Shelf, tmp_path: Path) -> None:
+    top = tmp_path / "source"
+    (top / "sub").mkdir(parents=True)
+    (top / "sub" / "file").write_text("hello")
+    pack(top, tmp_path / "tar", silent, threading.Event())
+    shelf.publish(VersionKind.TREE, shelf.put((tmp_path / "tar").read_bytes(), name="tree.tar"))
+    fetch_offer(shelf.url, tmp_path / "to", seed_seconds=0.5)
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["data"]
+    assert (tmp_path / "to" / "data" / "sub" / "file").read_text() == "hello"
+    with pytest.raises(RookeryError) as caught:
+        fetch_offer(shelf.url, tmp_path / "to")
+    assert caught.value.kind is ErrorKind.CONFLICT
+
+
+def test_an_image_is_its_three_blobs(shelf: Shelf, tmp_path: Path) -> None:
+    root = shelf.put(os.urandom(400_000), Role.ROOT, "root.squashfs")
+    kernel = shelf.put(b"kernel" * 100, Role.KERNEL, "vmlinuz", swarm=False)
+    drivers = shelf.put(b"drivers" * 100, Role.DRIVERS, "drivers.cpio", swarm=False)
+    offer = tmp_path / "offer.json"
+    offer.write_text(codec.dumps(shelf.publish(VersionKind.IMAGE, root, kernel, drivers)))
+    told: list[Transfer] = []
+    stats = fetch_offer(str(offer), tmp_path / "to", PUBLIC, told.append)
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["drivers.cpio", "root.squashfs", "vmlinuz"]
+    assert stats.bytes_total == told[-1].total == told[-1].done == 400_000 + 600 + 700
+    assert [transfer.done for transfer in told] == sorted(transfer.done for transfer in told)
+
+
+def test_an_offer_that_another_site_signed_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.publish(VersionKind.FILE, shelf.put(b"x" * 1000), key=SigningKey(bytes([1]) * 32))
+    with pytest.raises(RookeryError, match="another site's key"):
+        fetch_offer(shelf.url, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_keys_must_be_there_and_agree(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.publish(VersionKind.FILE, shelf.put(b"x" * 1000))
+    with pytest.raises(RookeryError, match="no site key"):
+        fetch_offer(split_key(shelf.url)[0], tmp_path / "to")
+    with pytest.raises(RookeryError, match="another key than the one"):
+        fetch_offer(shelf.url, tmp_path / "to", "11" * 32)
+    with pytest.raises(RookeryError, match="64 hex digits"):
+        fetch_offer(split_key(shelf.url)[0], tmp_path / "to", "nonsense")
+
+
+def test_an_offer_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RookeryError, match="cannot be read") as caught:
+        fetch_offer(str(tmp_path / "absent.json"), tmp_path / "to", PUBLIC)
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(RookeryError, match="manifest"):
+        fetch_offer(str(tmp_path / "bad.json"), tmp_path / "to", PUBLIC)
+
+
+def test_a_url_is_split_from_its_key() -> None:
+    assert split_key(f"http://h:1/fetch/a:b?ticket=t&key={PUBLIC}#x") == ("http://h:1/fetch/a:b?ticket=t", PUBLIC)
+    assert split_key("http://h/fetch/a?ticket=t") == ("http://h/fetch/a?ticket=t", None)
+
+
+# -- the connection
+
+
+def test_small_answers_are_bounded(shelf: Shelf) -> None:
+    blob = shelf.put(b"x" * 5000, swarm=False)
+    url = routes.blob_url(shelf.source.head, blob.sha256)
+    assert get(url, WORD) == b"x" * 5000
+    with pytest.raises(RookeryError) as caught:
+        get(url, WORD, most=4999)
+    assert caught.value.kind is ErrorKind.TOO_LARGE
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "x", "http:///path"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(RookeryError, match="not an HTTP address"):
+        Connection(url)
+
+
+def test_a_head_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RookeryError, match="does not answer") as caught:
+        get("http://127.0.0.1:9/x")
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+def test_nothing_begins_without_room(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = dataclasses.replace(shelf.put(b"x" * 1000), size=1 << 49)
+    with pytest.raises(RookeryError) as caught:
+        fetch(blob, shelf.torrent(blob) if blob.sha256 else b"", shelf.source, tmp_path / "got")
+    assert caught.value.kind is ErrorKind.NO_SPACE
+
+    class NoBlocks:
+        total = free = 0
+
+    # A RAM file system without a limit says so: it must not be taken for a full one.
+    usage: Any = lambda _path: NoBlocks  # noqa: E731
+    monkeypatch.setattr(fetching.shutil, "disk_usage", usage)
+    right = shelf.put(b"y" * 1000)
+    fetch(right, shelf.torrent(right), shelf.source, tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == b"y" * 1000

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
+import libtorrent as lt
+import pytest
+
+from rookery.wire import engine
+
+
+def test_every_setting_is_named_once_and_explained() -> None:
+    for group in (engine.COMMON + engine.HEAD, engine.COMMON + engine.NODE):
+        names = [setting.name for setting in group]
+        assert len(set(names)) == len(names)
+        assert all(len(setting.why) > 5 for setting in group)
+
+
+@pytest.mark.parametrize("settings", [engine.head_settings("127.0.0.1", 0), engine.node_settings("127.0.0.1", 0)])
+def test_libtorrent_takes_every_setting(settings: Any) -> None:
+    known: Any = lt.default_settings()
+    # libtorrent only logs a setting that it does not know.
+    assert set(settings) <= set(known)
+    assert {name: type(known[name]) for name in settings} == {name: type(value) for name, value in settings.items()}
+    taken: Any = lt.session(settings).get_settings()
+    assert {name: taken[name] for name in settings} == settings
+
+
+def test_most_settings_differ_from_libtorrents_own() -> None:
+    known: Any = lt.default_settings()
+    same = [one.name for one in engine.COMMON + engine.HEAD + engine.NODE if known[one.name] == one.value]
+    assert same == ["strict_end_game_mode"], "listed because it was measured, though it is the default"
+
+
+def test_rates_and_addresses_get_in() -> None:
+    assert engine.head_settings("10.0.0.1", 8471, 5)["upload_rate_limit"] == 5
+    assert engine.head_settings("fd00::1", 8471)["listen_interfaces"] == "[fd00::1]:8471"
+    assert engine.node_settings()["listen_interfaces"] == f"0.0.0.0:{engine.NODE_PORT}"
+
+
+@pytest.mark.parametrize(
+    ("peers", "elapsed", "queue"),
+    [(0, 0.0, 16), (1, 0.5, 16), (1, engine.SEEN_BY, 500), (2, 100.0, 16), (40, 100.0, 16)],
+)
+def test_queues_are_long_only_for_a_lone_node(peers: int, elapsed: float, queue: int) -> None:
+    assert engine.queue_for(peers, elapsed) == queue
