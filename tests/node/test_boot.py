@@ -54,8 +54,8 @@ pytestmark = [pytest.mark.qemu, pytest.mark.timeout(900)]
 class Head:
     """A head in a room of its own, with one node and one image."""
 
-    def __init__(self, paths: Paths, room: netns.Room) -> None:
-        self.paths, self.room = paths, room
+    def __init__(self, paths: Paths, room: netns.Room, key: Path) -> None:
+        self.paths, self.room, self.key = paths, room, key
 
     def call(self, *words: str) -> str:
         done = run([sys.executable, "-m", "rookery.cli", *words, "--dir", self.paths.directory], check=False)
@@ -89,7 +89,16 @@ class Head:
 @pytest.fixture
 def head(tmp_path: Path, built: BuiltImage) -> Iterator[Head]:
     paths = Paths(tmp_path / "head")
-    wish = Settings("br0", ADDRESS, PORT, dhcp=DhcpMode.FULL, dhcp_range="10.78.0.100-10.78.0.150")
+    key = tmp_path / "operator"
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+    wish = Settings(
+        "br0",
+        ADDRESS,
+        PORT,
+        dhcp=DhcpMode.FULL,
+        dhcp_range="10.78.0.100-10.78.0.150",
+        authorized_keys=(key.with_suffix(".pub").read_text().strip(),),
+    )
     initialise(paths.directory, wish)
     catalog = Catalog.open(f"sqlite:///{paths.database}")
     publisher = Publisher(BlobStore(paths.blobs), SiteKey.load(paths), catalog, make_torrent)
@@ -107,7 +116,7 @@ def head(tmp_path: Path, built: BuiltImage) -> Iterator[Head]:
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < until, log.read_text()
                 time.sleep(0.2)
-            yield Head(paths, room)
+            yield Head(paths, room, key)
 
 
 def machine(head: Head, tmp_path: Path, *more: Path) -> qemu.Machine:
@@ -144,6 +153,36 @@ def accident(tmp_path: Path) -> Path:
     return tmp_path / "over.cpio"
 
 
+def look_around(head: Head) -> None:
+    """The running system, as an operator who logs in finds it."""
+    shown = json.loads(head.call("node", "show", "n1", "--json"))
+    address = shown["facts"]["network_cards"][0]["address"]
+    words = ["ssh", "-i", head.key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    words += ["-o", "BatchMode=yes", f"root@{address}"]
+
+    def ask(command: str) -> str:
+        done = run([*head.room.in_hub, *words, command], check=False, timeout=120)
+        assert done.code == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    assert ask("hostname") == "n1"
+    assert "IMAGE=base:latest\n" in ask("cat /etc/rookery-release")
+    assert ask("findmnt -no FSTYPE /") == "overlay"
+    assert ask("stat -c %a /run/rookery/state /run/rookery/state/handover.json").split() == ["700", "600"]
+    # The running system's own DHCP client keeps the address that the agent had.
+    assert address in ask("ip -4 -o address show scope global")
+    assert "State: routable" in ask("networkctl status eth0 --no-pager")
+    # Given from outside the image's root, within limits.
+    limits = ask("systemctl show rookery-seed.service -p RootDirectory,CPUQuotaPerSecUSec,MemoryMax,ActiveState")
+    assert set(limits.splitlines()) == {
+        "RootDirectory=/run/rookery/agent",
+        "CPUQuotaPerSecUSec=200ms",
+        f"MemoryMax={256 << 20}",
+        "ActiveState=active",
+    }
+    assert ask("cat /etc/machine-id") == ask("systemd-id128 machine-id")
+
+
 def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> None:
     def forge(envelope: dict[str, Any]) -> None:
         envelope["signature"] = "00" * 64
@@ -168,5 +207,6 @@ def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> No
         assert ready["system"] in ("running", "degraded")
 
         head.wait_for(lambda node: node["seeding"])
+        look_around(head)
         head.call("node", "set", "n1", "may_seed=false", "-y")
         head.wait_for(lambda node: not node["seeding"])
