@@ -10,6 +10,7 @@ import importlib
 import os
 import random
 import secrets
+import signal
 import sys
 import time
 import traceback
@@ -75,6 +76,7 @@ def _let_travel(boot_id: str, began: float, console: Console) -> None:
         if status == 0:
             return
         attempt += 1
+        _end_others()
         crash = crash_of(status, _text(places.STEP), _text(places.FAULT), attempt)
         files.write_atomic(places.CRASH, codec.dumps(crash).encode(), 0o600)
         _wait_after(crash, console)
@@ -107,9 +109,21 @@ def _wait_after(crash: Crash, console: Console) -> None:
     time.sleep(wait)
 
 
+def _end_others() -> None:
+    """End what a journey left running: its DHCP clients, when it was struck down; a shell that somebody left."""
+    if os.getpid() != 1:
+        return  # for anybody but process 1 of a machine of its own, "all others" would be somebody else's
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
 def _switch(console: Console) -> None:
     """Give process 1 to the image's init. Does not return."""
     init = places.INIT.read_text()
+    _end_others()
     console.say(f"switch   over to the image's {init}")
     for where in _MOVED:
         target = places.NEW_ROOT / where[1:]
