@@ -19,7 +19,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.node import cmdline, probe
 from rookery.node.action import Kind
 from rookery.node.network import Lease
-from rookery.node.plan import FIRST, LAST, Known, delay, next_step, plan, resume_at
+from rookery.node.plan import FIRST, LAST, Known, next_step, plan, resume_at
 from rookery.node.settle import Image
 from rookery.wire.manifest import Manifest
 from rookery.wire.orders import Orders
@@ -105,10 +105,3 @@ def test_a_failure_never_leads_forward() -> None:
     for step in STEPS[STEPS.index(FIRST) : STEPS.index(LAST) + 1]:
         for kind in ErrorKind:
             assert STEPS.index(resume_at(step, kind)) <= STEPS.index(step)
-
-
-def test_delays_grow_to_a_minute_and_spread() -> None:
-    assert [round(delay(attempt, 0.5), 1) for attempt in (1, 2, 3, 4)] == [2.0, 3.0, 4.5, 6.8]
-    assert delay(10**9, 0.5) == 60.0
-    assert delay(1, 0.0) == 1.0
-    assert delay(1, 1.0) == 3.0

@@ -21,6 +21,7 @@ from rookery.errors import RookeryError
 from rookery.node import clock, places
 from rookery.node.console import Console, error_lines
 from rookery.node.crash import Crash, crash_of
+from rookery.node.patience import delay
 from rookery.run import run
 
 # type, where, options. /dev is there already: Python itself could not have started without (head/boot/agent.py).
@@ -103,8 +104,7 @@ def _one_journey(boot_id: str, began: float, console: Console) -> int:
 
 
 def _wait_after(crash: Crash, console: Console) -> None:
-    # Two seconds and more, to a minute, with jitter, as between the attempts of a step.
-    wait = min(60.0, 2.0 * 1.5 ** min(crash.attempt - 1, 20)) * random.uniform(0.5, 1.5)  # noqa: S311
+    wait = delay(crash.attempt, random.random())  # noqa: S311  # to spread nodes, not to hide anything
     console.say(*error_lines(crash.step, crash.error, crash.attempt, wait))
     time.sleep(wait)
 

@@ -17,7 +17,8 @@ from rookery.node.console import Console, error_lines, step_line
 from rookery.node.crash import Crash
 from rookery.node.deeds import Traveller
 from rookery.node.network import Network
-from rookery.node.plan import FIRST, Known, delay, next_step, plan, resume_at
+from rookery.node.patience import delay
+from rookery.node.plan import FIRST, Known, next_step, plan, resume_at
 from rookery.node.reporter import Reporter
 from rookery.node.talk import Head
 from rookery.run import end, run, start

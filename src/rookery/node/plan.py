@@ -70,12 +70,6 @@ def resume_at(step: Step, kind: ErrorKind) -> Step:
     return Step.ORDERS if step in _AFTER_ORDERS else step
 
 
-def delay(attempt: int, draw: float) -> float:
-    """Seconds before the next attempt: 2 s, growing by half each time, to a minute; half of it up to one and a half of
-    it by `draw` (0 to 1, at random), so that a room that failed at once does not come back at once."""
-    return min(60.0, 2.0 * 1.5 ** min(attempt - 1, 20)) * (0.5 + draw)
-
-
 _AFTER_HELLO = STEPS[STEPS.index(Step.HELLO) + 1 :]
 _AFTER_ORDERS = STEPS[STEPS.index(Step.ORDERS) + 1 :]
 
