@@ -27,7 +27,7 @@ def test_a_new_head(rookery: Any, tmp_path: Path) -> None:
     config = load(directory)
     assert (config.dhcp.mode, config.dhcp.range) == (DhcpMode.FULL, "10.0.0.9-10.0.0.20")
     assert config.nodes.authorized_keys == ("ssh-ed25519 AAAA me",)
-    for secret in (paths.site_key, paths.operator_token, paths.database):
+    for secret in (paths.config, paths.site_key, paths.operator_token, paths.database):
         assert mode(secret) == 0o600
     assert len(paths.site_public.read_text().strip()) == 64
     again = rookery("init", "--dir", str(directory))

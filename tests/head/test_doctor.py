@@ -125,6 +125,16 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
     found = doctor.directory_findings(paths)
     assert "mode 0640" in only(found, "site key").message
     assert "is missing" in only(found, "operator token").message
+    paths.config.write_text("")
+    paths.config.chmod(0o604)
+    found = doctor.directory_findings(paths)
+    assert (only(found, "configuration").level, "mode 0604" in only(found, "configuration").message) == (
+        "warning",
+        True,
+    )
+    assert only(found, "configuration").remedy == f"chmod 600 {paths.config}"
+    paths.config.chmod(0o600)
+    assert "configuration" not in [finding.name for finding in doctor.directory_findings(paths)]
     tmp_path.chmod(0o777)
     assert only(doctor.directory_findings(paths), "directory").remedy.startswith("chmod o-w")
 

@@ -221,6 +221,13 @@ def directory_findings(paths: Paths) -> list[Finding]:
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             message = f"others may read {path} (mode {stat.S_IMODE(mode):04o})"
             found.append(Finding(name, Level.FAULT, message, f"chmod 600 {path}; if they did read it, make a new one"))
+    with contextlib.suppress(OSError):  # that it cannot be read was said when it was loaded
+        mode = paths.config.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            message = (
+                f"others may read {paths.config} (mode {stat.S_IMODE(mode):04o}): it may hold the database's password"
+            )
+            found.append(Finding("configuration", Level.WARNING, message, f"chmod 600 {paths.config}"))
     return found or [Finding("directory", Level.OK, f"{paths.directory}, secrets readable by their owner only")]
 
 

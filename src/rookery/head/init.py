@@ -72,7 +72,7 @@ def initialise(directory: Path, settings: Settings) -> Config:
             paths.database.chmod(0o600)  # the files that SQLite puts beside it get the same
         files.write_atomic(paths.operator_token, f"{token}\n".encode(), 0o600)
         # The last one: a directory without it is no head's directory.
-        files.write_atomic(paths.config, text.encode())
+        files.write_atomic(paths.config, text.encode(), 0o600)  # the database's URL may hold a password
     return config
 
 

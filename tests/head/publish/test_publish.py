@@ -56,6 +56,30 @@ def test_the_same_content_is_the_same_version_and_no_second_copy(house, built: B
     assert {path.name: path.stat().st_ino for path in house.paths.blobs.iterdir()} == before
 
 
+def test_a_new_site_key_signs_anew_what_is_published_again(house, open_house, built: Built) -> None:
+    old = house.publisher.image("base", built(), "", "one", silent, house.cancel)
+    house.publisher.image("twin", built(), "", "one", silent, house.cancel)
+    house.publisher.image("base", built(b"other" * 1000), "", "two", silent, house.cancel)
+    for half in (house.paths.site_key, house.paths.site_public):
+        half.unlink()
+    after = open_house(house.paths.directory)
+    assert after.key.public != house.key.public
+    (problem,) = verify(after.catalog.resolve("base:one"), after.store, after.key.public, silent, after.cancel)
+    assert "publish the image again" in problem.hint
+    before = names(after.paths.blobs)
+    again = after.publisher.image("base", built(), "", "one", silent, after.cancel)
+    assert (again.id, names(after.paths.blobs)) == (old.id, before)
+    # A node may be given the manifest of either name.
+    for name in ("base", "twin"):
+        manifest = open_manifest(after.catalog.resolve(f"{name}:one").manifest, after.key.public)
+        assert (manifest.version, manifest.image) == (old.id, name)
+        assert verify(after.catalog.resolve(f"{name}:one"), after.store, after.key.public, silent, after.cancel) == ()
+    # What was not read again is not vouched for.
+    assert verify(after.catalog.resolve("base:two"), after.store, after.key.public, silent, after.cancel)
+    signed = again.manifest
+    assert after.publisher.image("base", built(), "", "one", silent, after.cancel).manifest == signed
+
+
 def test_a_file_and_a_tree(house, tmp_path: Path) -> None:
     source = tmp_path / "notes.txt"
     source.write_bytes(b"n" * 100_000)

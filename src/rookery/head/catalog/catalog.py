@@ -13,6 +13,7 @@ from rookery.head.catalog import credentials, events, images, nodes, schema
 from rookery.head.catalog.database import Database
 from rookery.head.catalog.rows import Credential, Event, Image, Node, Version
 from rookery.wire.facts import normalize_mac
+from rookery.wire.manifest import SignedManifest
 from rookery.wire.report import NodeState
 
 Happenings = tuple[tuple[str, str], ...]  # (kind, message) of events about one node
@@ -144,6 +145,10 @@ class Catalog:
     def add_version(self, version: Version, tag: str | None = images.DEFAULT_TAG) -> None:
         """Store a version under its image, its tags and `tag` pointing at it; the same one again only moves tags."""
         self._database.write(lambda connection: images.add(connection, version, tag))
+
+    def replace_manifest(self, image: str, version_id: str, manifest: SignedManifest) -> None:
+        """Store another manifest for a version of an image, as when it is signed anew. Raises `not-found`."""
+        self._database.write(lambda connection: images.replace_manifest(connection, image, version_id, manifest))
 
     def version(self, version_id: str) -> Version:
         """The version with this id; of several images that have it, the one that had it first. Raises `not-found`."""

@@ -44,6 +44,14 @@ def add(connection: Connection, version: Version, tag: str | None) -> None:
         move_tag(connection, version.image, name, version.id)
 
 
+def replace_manifest(connection: Connection, image_name: str, version_id: str, manifest: SignedManifest) -> None:
+    """Store another manifest for a version of an image, as when it is signed anew. Raises `not-found`."""
+    key = (VersionModel.image == image_name, VersionModel.id == version_id)
+    text = json.dumps(codec.encode(manifest))
+    if not connection.execute(update(VersionModel).where(*key).values(manifest=text)).rowcount:
+        raise RookeryError(f"image {image_name[:128]} has no version {version_id[:64]}", kind=ErrorKind.NOT_FOUND)
+
+
 def tags_of(tags: Iterable[str], tag: str | None) -> tuple[str, ...]:
     """`tags` and `tag`, none twice."""
     return tuple(dict.fromkeys([*tags, *([tag] if tag else [])]))

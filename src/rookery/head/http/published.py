@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.catalog.catalog import Catalog
@@ -45,8 +46,10 @@ class Published:
     ) -> None:
         self._catalog, self._store, self._seeder, self._tracker, self._clock = catalog, store, seeder, tracker, clock
         self._lock = threading.Lock()
+        self._giving = threading.Lock()
         self._index = _Index()
         self._read_at: float | None = None
+        self._given: dict[str, _File] = {}  # by v2 info-hash: the file that the seeder was told of
 
     def give_all(self) -> None:
         """Give everything that is published. A blob that is not there any more is an event, no reason to stop."""
@@ -60,7 +63,8 @@ class Published:
                     self._catalog.add_event(f"image:{image.name}", "trouble", message)
 
     def added(self, version: Version) -> None:
-        """A version was published here: give it."""
+        """A version was published here: give it. One that is given already stays as it is, but for a blob whose file
+        was replaced or whose copy the seeder had found bad: publishing again repairs, and the seeder must look again."""
         self._give(version)
         self._forget()
 
@@ -72,7 +76,9 @@ class Published:
             for blob in _blobs(version):
                 if blob.info_hash and blob.info_hash not in left:
                     self._tracker.forget(blob.info_hash, blob.info_hash_v1)
-                    self._seeder.remove(blob.info_hash)
+                    with self._giving:
+                        self._given.pop(blob.info_hash, None)
+                        self._seeder.remove(blob.info_hash)
 
     def require_role(self, sha256: str, role: Role) -> None:
         """Raise RookeryError `not-found` unless the blob has this role in some version."""
@@ -107,7 +113,21 @@ class Published:
                     raise RookeryError(
                         f"the torrent of blob {blob.sha256[:12]} is gone", kind=ErrorKind.NOT_FOUND
                     ) from None
-                self._seeder.add(self._store.path(blob.sha256), torrent)
+                self._add(blob, torrent)
+
+    def _add(self, blob: Blob, torrent: bytes) -> None:
+        path = self._store.path(blob.sha256)
+        with self._giving:
+            file = _file(path)
+            before = self._given.get(blob.info_hash)
+            if before is not None and (file != before or self._is_bad(blob.info_hash)):
+                log.info("the file of blob %s is another one now: it is given anew", blob.sha256[:12])
+                self._seeder.remove(blob.info_hash)
+            self._seeder.add(path, torrent)
+            self._given[blob.info_hash] = file
+
+    def _is_bad(self, info_hash: str) -> bool:
+        return any(given.bad_pieces for given in self._seeder.stats() if given.info_hash == info_hash)
 
     def _forget(self) -> None:
         with self._lock:
@@ -133,6 +153,19 @@ class Published:
                     if blob.info_hash:
                         index.carried[version.id] = blob.info_hash
         return index
+
+
+# What tells a file from another one that took its name: device, inode, time of its last change in nanoseconds. None:
+# there is no file.
+_File = tuple[int, int, int] | None
+
+
+def _file(path: Path) -> _File:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _blobs(version: Version) -> tuple[Blob, ...]:

@@ -8,6 +8,7 @@ off before that, by a full disk or by a kill, is no version; blobs that belong t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Version
 from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish import tree
-from rookery.head.publish.site import SiteKey
+from rookery.head.publish.site import SiteKey, is_signed
 from rookery.head.publish.store import BlobStore
 from rookery.head.publish.verify import info_hash_of
 from rookery.log import logger
@@ -74,8 +75,8 @@ class Publisher:
         """Publish a built image under `name`; its files are moved away, and so gone from where they were built.
 
         `tag` then means this version, and `latest` does not follow by itself. Content that was published before is the
-        same version again: only the tag moves. Raises RookeryError: `invalid` name, `no-space`, `cancelled`; nothing is
-        published then.
+        same version again: the tag moves, and a manifest that another site key signed is signed anew. Raises
+        RookeryError: `invalid` name, `no-space`, `cancelled`; nothing is published then.
         """
         parts = (
             _Part(Role.ROOT, built.root.name, built.root, ours=True),
@@ -174,8 +175,19 @@ class Publisher:
             for digest in set(brought) - before:
                 self._store.remove(digest)
             raise
+        self._sign_anew(manifest)
         # The catalog keeps the first publication of a version: that one is the truth.
         return next(known for known in self._catalog.image(name).versions if known.id == manifest.version)
+
+    def _sign_anew(self, manifest: Manifest) -> None:
+        """Replace stored manifests of this version that the site's key of today did not sign, under whatever name: a
+        node may be given any of them, and it believes that key alone. What they say is of the content just read."""
+        for image in self._catalog.images():
+            for known in image.versions:
+                if known.id == manifest.version and not is_signed(known.manifest, self._key.public):
+                    signed = self._key.sign(dataclasses.replace(manifest, image=image.name))
+                    self._catalog.replace_manifest(image.name, known.id, signed)
+                    log.info("the manifest of %s@%s is signed anew", image.name, known.id[:12])
 
     def _bring(self, part: _Part, brought: list[str], on_progress: OnProgress, cancel: threading.Event) -> Blob:
         digest, size = self._store.put(part.path, on_progress, cancel, move=part.ours)
