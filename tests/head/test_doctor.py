@@ -128,11 +128,9 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
     paths.config.write_text("")
     paths.config.chmod(0o604)
     found = doctor.directory_findings(paths)
-    assert (only(found, "configuration").level, "mode 0604" in only(found, "configuration").message) == (
-        "warning",
-        True,
-    )
-    assert only(found, "configuration").remedy == f"chmod 600 {paths.config}"
+    assert only(found, "configuration").level is Level.WARNING
+    assert "mode 0604" in only(found, "configuration").message
+    assert f"chmod 600 {paths.config}" in only(found, "configuration").remedy
     paths.config.chmod(0o600)
     assert "configuration" not in [finding.name for finding in doctor.directory_findings(paths)]
     tmp_path.chmod(0o777)

@@ -224,10 +224,9 @@ def directory_findings(paths: Paths) -> list[Finding]:
     with contextlib.suppress(OSError):  # that it cannot be read was said when it was loaded
         mode = paths.config.stat().st_mode
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            message = (
-                f"others may read {paths.config} (mode {stat.S_IMODE(mode):04o}): it may hold the database's password"
-            )
-            found.append(Finding("configuration", Level.WARNING, message, f"chmod 600 {paths.config}"))
+            message = f"others may read {paths.config} (mode {stat.S_IMODE(mode):04o})"
+            remedy = f"chmod 600 {paths.config}: a database's URL holds its password"
+            found.append(Finding("configuration", Level.WARNING, message, remedy))
     return found or [Finding("directory", Level.OK, f"{paths.directory}, secrets readable by their owner only")]
 
 

@@ -31,7 +31,7 @@ def blob_of(version: Version) -> Blob:
 
 
 def fetched(head: Any, version: Version, to: Path) -> tuple[bytes, int]:
-    """The bytes that the head's seeder alone gives: there is no HTTP here, and no tracker; and the pieces that failed."""
+    """What the head's seeder alone gives (there is no HTTP here, and no tracker), and how many pieces failed."""
     blob, services = blob_of(version), head.services
     source = Source("http://127.0.0.1:9", "none", (f"127.0.0.1:{services.config.network.swarm_port}",))
     torrent = services.store.torrent(blob.sha256).read_bytes()

@@ -63,8 +63,8 @@ class Published:
                     self._catalog.add_event(f"image:{image.name}", "trouble", message)
 
     def added(self, version: Version) -> None:
-        """A version was published here: give it. One that is given already stays as it is, but for a blob whose file
-        was replaced or whose copy the seeder had found bad: publishing again repairs, and the seeder must look again."""
+        """A version was published here: give it. What is given already stays as it is, but for a blob whose file was
+        replaced, or whose copy the seeder had found bad: publishing again repairs, and the seeder must look again."""
         self._give(version)
         self._forget()
 
