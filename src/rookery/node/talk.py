@@ -21,6 +21,7 @@ _KINDS = {
     403: ErrorKind.FORBIDDEN,
     404: ErrorKind.NOT_FOUND,
     409: ErrorKind.CONFLICT,
+    410: ErrorKind.NOT_FOUND,
     413: ErrorKind.TOO_LARGE,
 }
 

@@ -13,6 +13,7 @@ from rookery.node.fetch.policy import (
     choose,
     first_run,
     own_pieces,
+    rest,
     retry_delay,
 )
 
@@ -114,3 +115,8 @@ def test_who_joins_takes_from_the_others_and_moves_nothing_between_them() -> Non
 def test_retries_slow_down_and_spread(failures: int, least: float, most: float) -> None:
     assert retry_delay(failures, 0.0) == least
     assert retry_delay(failures, 1.0) == most
+
+
+def test_a_wrong_piece_rests_longer_each_time_and_never_for_long() -> None:
+    assert [rest(times) for times in (0, 1, 2, 3, 4, 5)] == [5, 10, 20, 40, 60, 60]
+    assert rest(5000) == 60.0

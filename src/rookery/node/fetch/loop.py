@@ -57,6 +57,7 @@ class Loop:
         self._gave = False
         self._missing = set(range(metainfo.pieces))
         self._checked = False
+        self._found: set[int] = set()  # pieces that were there before anything was fetched
         self._confusions = 0
         self._done = 0
         self._own: frozenset[int] = frozenset()
@@ -109,6 +110,7 @@ class Loop:
             raise disk_error(news.error)
         if news.confused:
             self._look_again()
+        self._found.update(news.found)
         if news.checked and not self._checked:
             self._start(now)
         self.account(news)
@@ -166,12 +168,13 @@ class Loop:
                 self._missing.discard(piece)
                 self._done += self._metainfo.length(piece)
         if first:
-            self._ledger.had = self._done
+            # Not what is there by now: the engine goes on while it is being asked.
+            self._ledger.had = sum(self._metainfo.length(piece) for piece in self._found)
         self._began = self._last_block = self._last_whole = self._last_progress = now
 
     def _whole(self, piece: int, now: float) -> None:
         if not self._checked:
-            return  # told while looking through what was there; counted as a whole in _start
+            return  # counted as a whole in _start
         with self._lock:
             self._rest_until.pop(piece, None)
             self._put_in.pop(piece, None)
@@ -301,7 +304,10 @@ class Loop:
         with self._lock:
             if len(self._busy) * self._metainfo.piece_size >= HELD:
                 return range(0)
-            run = policy.first_run(self._wanted, self._busy, most)
+            # What is wanted was decided a moment ago: a piece that came wrong since then rests all the same.
+            now = time.monotonic()
+            resting = {piece for piece, (until, _) in self._rest_until.items() if until > now}
+            run = policy.first_run(self._wanted, self._busy | resting, most)
             self._busy.update(run)
             return run
 
@@ -313,8 +319,7 @@ class Loop:
             with self._lock:
                 self._busy.discard(delivery.piece)
                 _, times = self._rest_until.get(delivery.piece, (0.0, 0))
-                # A copy that is bad on the head stays bad for a while: others are asked meanwhile.
-                self._rest_until[delivery.piece] = (time.monotonic() + min(5.0 * 2**times, 60.0), times + 1)
+                self._rest_until[delivery.piece] = (time.monotonic() + policy.rest(times), times + 1)
         else:
             with self._lock:
                 _, times = self._put_in.get(delivery.piece, (0.0, 0))

@@ -141,6 +141,12 @@ def retry_delay(failures: int, dice: float) -> float:
     return float(min(0.5 * 2 ** min(failures - 1, 10), 8.0) * (0.5 + dice))
 
 
+def rest(times: int) -> float:
+    """Seconds for which a piece is not asked for by HTTP after it came with a wrong digest, when that had happened
+    `times` times before: 5, 10, 20, 40, then 60. A copy that is bad on the head stays bad for a while."""
+    return min(5.0 * 2 ** min(times, 10), 60.0)
+
+
 def _order(pieces: Sequence[int], own: Collection[int]) -> tuple[int, ...]:
     mine = [piece for piece in pieces if piece in own]
     if not mine:

@@ -14,16 +14,12 @@ from urllib.parse import urlsplit
 from rookery.errors import ErrorKind, RookeryError
 from rookery.node.fetch.metainfo import Metainfo
 from rookery.node.fetch.policy import retry_delay
+from rookery.node.talk import problem
 
 TIMEOUT = 20.0  # s without a byte
 BLOCK = 1 << 18
+MOST_REFUSAL = 1 << 16  # bytes read of an answer that says no
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)")
-_KINDS = {
-    401: ErrorKind.UNAUTHORIZED,
-    403: ErrorKind.FORBIDDEN,
-    404: ErrorKind.NOT_FOUND,
-    410: ErrorKind.NOT_FOUND,
-}
 
 
 class Connection:
@@ -44,8 +40,8 @@ class Connection:
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
         """The bytes from `first` to `last` (included; None: to the end), as they come.
 
-        Raises RookeryError `unavailable` when the head cannot be reached or breaks off, `unauthorized`, `forbidden`,
-        `not-found` as it answers, `failed` for an answer that is not what was asked for.
+        Raises RookeryError `unavailable` when the head cannot be reached or breaks off, what its problem+json says when
+        it refuses, and `failed` for an answer that is not what was asked for.
         """
         headers = dict(self._headers)
         ranged = first > 0 or last is not None
@@ -182,9 +178,4 @@ def _require_range(url: str, answer: http.client.HTTPResponse, first: int, last:
 
 
 def _refused(url: str, answer: http.client.HTTPResponse) -> RookeryError:
-    text = answer.read(2000).decode(errors="replace").strip()
-    return RookeryError(
-        f"the head refuses {urlsplit(url).path}: {answer.status} {answer.reason}",
-        kind=_KINDS.get(answer.status, ErrorKind.UNAVAILABLE if answer.status >= 500 else ErrorKind.FAILED),
-        details=text,
-    )
+    return RookeryError.from_record(problem(answer.status, answer.read(MOST_REFUSAL), f"GET {urlsplit(url).path}"))

@@ -40,13 +40,15 @@ _CATEGORIES = (
 
 @dataclass
 class News:
-    """What happened since the last look. given: bytes of blocks, by (address, whether it is the head's seeder). whole:
-    pieces that have their digest now. failed: pieces whose digest was wrong. banned: addresses. tracker_error: why the
+    """What happened since the last look. given: bytes of blocks, by (address, whether it is the head's seeder). found:
+    pieces that were seen to be there while the file was looked through. whole: pieces that got their digest after
+    that. failed: pieces whose digest was wrong. banned: addresses. tracker_error: why the
     last announce failed; tracker_ok: one that came later succeeded. checked: the file on disk has been looked through.
     finished: all pieces are there. confused: libtorrent lost track of which pieces are right (`recheck` helps). error:
     what is wrong with the file."""
 
     given: dict[tuple[str, bool], int] = field(default_factory=dict)
+    found: list[int] = field(default_factory=list)
     whole: list[int] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
     banned: list[str] = field(default_factory=list)
@@ -101,6 +103,7 @@ class Swarm:
         self._handle: lt.torrent_handle | None = None
         self._metainfo: Metainfo | None = None
         self._queue = engine.QUEUE_IN_SWARM
+        self._looking = True  # through the file, before anything is fetched
 
     def join(self, metainfo: Metainfo, path: Path, complete: bool = False) -> None:
         """Begin to fetch into `path` (what is there is looked through first), or with `complete` to give it."""
@@ -135,6 +138,7 @@ class Swarm:
     def recheck(self) -> None:
         """Look through the file again and go on; `checked` follows."""
         self._asked.clear()
+        self._looking = True
         self._torrent.clear_error()
         self._torrent.force_recheck()
         self._torrent.resume()
@@ -219,7 +223,7 @@ class Swarm:
         elif isinstance(alert, lt.block_downloading_alert):
             self._asked.setdefault((alert.piece_index, alert.block_index), []).append(alert.ip)
         elif isinstance(alert, lt.piece_finished_alert):
-            news.whole.append(alert.piece_index)
+            (news.found if self._looking else news.whole).append(alert.piece_index)
         elif isinstance(alert, lt.hash_failed_alert):
             news.failed.append(alert.piece_index)
         elif isinstance(alert, lt.peer_ban_alert):
@@ -235,7 +239,7 @@ class Swarm:
 
     def _note_file(self, alert: lt.alert, news: News) -> None:
         if isinstance(alert, lt.torrent_checked_alert):
-            news.checked = True
+            news.checked, self._looking = True, False
         elif isinstance(alert, lt.torrent_finished_alert):
             news.finished = True
         elif isinstance(alert, lt.state_changed_alert):
