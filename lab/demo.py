@@ -36,11 +36,12 @@ INTERRUPTED = 130
 @dataclass(frozen=True)
 class Demo:
     """What was asked for. directory: where the head and the consoles live. nodes: how many machines. memory: MiB of
-    each. timeout: seconds for all of them to get ready."""
+    each. rate: of every network card, the head's included, Mbit/s each way. timeout: seconds for all to get ready."""
 
     directory: Path
     nodes: int = 3
     memory: int = 1024
+    rate: int = 100
     timeout: int = 300
 
     @property
@@ -97,9 +98,10 @@ def flood(demo: Demo) -> int:
     accelerate = qemu.accelerator()
     say({"kvm": "KVM works: the machines run at full speed", "tcg": "no usable KVM: software emulation"}[accelerate])
     with netns.room() as room:
-        room.hub_address(f"{ADDRESS}/24")
+        # Emulated machines are slow: unshaped, the head would be done with them before they could help each other.
+        rate = demo.rate * 1_000_000
         prepare(demo)
-        with serve(demo, room):
+        with serve(demo, room, room.host(f"{ADDRESS}/24", rate=rate)):
             if not has_image(demo):
                 say(f"building the image from {RECIPE.relative_to(TOP)}")
                 name, tag = demo.reference.split(":")
@@ -108,9 +110,8 @@ def flood(demo: Demo) -> int:
             say(f"switching on {demo.nodes} machines; their consoles are {demo.directory}/n*.console")
             with contextlib.ExitStack() as stack:
                 for name, mac in demo.machines:
-                    machine = qemu.Machine(
-                        name, mac, demo.directory, demo.memory, namespace=room.hub, bridge=netns.BRIDGE
-                    )
+                    place = room.machine(rate).namespace
+                    machine = qemu.Machine(name, mac, demo.directory, demo.memory, namespace=place, tap=netns.TAP)
                     stack.enter_context(qemu.boot(machine, accelerate))
                 watching = demo.rookery("watch", demo.noderange, "--until-ready", "--timeout", str(demo.timeout))
                 return call(watching, check=False)
@@ -121,7 +122,7 @@ def prepare(demo: Demo) -> None:
     demo.directory.mkdir(parents=True, exist_ok=True)
     if not (demo.head / "rookery.toml").exists():
         say(f"setting up a head in {demo.head}")
-        words = ["--interface", netns.BRIDGE, "--address", ADDRESS, "--dhcp", "full", "--dhcp-range", RANGE]
+        words = ["--interface", netns.DEVICE, "--address", ADDRESS, "--dhcp", "full", "--dhcp-range", RANGE]
         run(demo.rookery("init", *words))
     # The head lives in a namespace without a way out; packages come through ours, whose process id is new each time.
     config = demo.head / "rookery.toml"
@@ -131,11 +132,11 @@ def prepare(demo: Demo) -> None:
 
 
 @contextlib.contextmanager
-def serve(demo: Demo, room: netns.Room) -> Iterator[None]:
-    """The head, inside the room's hub, from when it answers until the block is left."""
+def serve(demo: Demo, room: netns.Room, host: netns.Host) -> Iterator[None]:
+    """The head on a host of the room, from when it answers until the block is left."""
     log = demo.directory / "head.log"
-    say(f"starting the head at {ADDRESS}, in a network of its own; it logs to {log}")
-    with log.open("wb") as sink, room.process(None, demo.rookery("serve"), stdout=sink, stderr=sink) as head:
+    say(f"starting the head at {ADDRESS}, in a network of its own at {demo.rate} Mbit/s; it logs to {log}")
+    with log.open("wb") as sink, room.process(host, demo.rookery("serve"), stdout=sink, stderr=sink) as head:
         wait_for_head(demo, head, log)
         yield
 
@@ -195,9 +196,10 @@ def _arguments() -> Demo:
     parser.add_argument("--directory", type=Path, default=TOP / ".cache" / "demo", help="where head and consoles live")
     parser.add_argument("--nodes", type=int, default=3, choices=range(1, 10), help="how many machines (3)")
     parser.add_argument("--memory", type=int, default=1024, help="MiB of each machine (1024)")
+    parser.add_argument("--rate", type=int, default=100, help="Mbit/s of every network card (100)")
     parser.add_argument("--timeout", type=int, default=300, help="seconds until all must be ready (300)")
     given = parser.parse_args()
-    return Demo(given.directory.resolve(), given.nodes, given.memory, given.timeout)
+    return Demo(given.directory.resolve(), given.nodes, given.memory, given.rate, given.timeout)
 
 
 if __name__ == "__main__":
