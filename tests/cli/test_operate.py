@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from rookery import run
 from rookery.cli.connection import connect
+from rookery.head.config import Paths
 
 # The first start packs the agent, which takes its time on a busy machine.
 pytestmark = pytest.mark.timeout(600)
@@ -146,6 +148,45 @@ def test_images(operate: Any, tmp_path: Path) -> None:
     removed = operate("image", "rm", "notes", "-y")
     assert removed.code == 0
     assert operate("image", "show", "notes:v1").code == 3
+
+
+def test_verify_finds_damage_and_publishing_again_mends_it(operate: Any, running: Any, tmp_path: Path) -> None:
+    source = tmp_path / "weights.bin"
+    source.write_bytes(os.urandom(900_000))
+    ticket = json.loads(operate("publish", str(source), "--as", "weights", "--json").out)
+    good = operate("image", "verify", "weights")
+    assert (good.code, "is as it was published" in good.out) == (0, True), good.err
+    assert "reading blobs" in good.err
+    job = json.loads(operate("image", "verify", "weights", "--json").out)
+    assert (job["kind"], job["state"], job["version"], job["error"]) == ("verify", "done", ticket["version"], None)
+
+    (blob,) = json.loads(operate("image", "show", "weights", "--json").out)["version"]["blobs"]
+    stored = Paths(running.directory).blobs / blob["sha256"]
+    stored.chmod(0o644)
+    with stored.open("r+b") as file:
+        file.seek(70_000)
+        file.write(bytes(100))
+    bad = operate("image", "verify", "weights:latest")
+    assert (bad.code, bad.out) == (8, "")
+    assert f"data: {stored} is damaged" in bad.err
+    assert "publish the same content again" in bad.err
+    told = operate("image", "verify", ticket["version"][:12], "--json")
+    assert (told.code, json.loads(told.out)["error"]["kind"]) == (8, "corrupt")
+    assert "is damaged" in operate("events", "--json").out
+    # The seeder was told, so that the damage is not handed out until a node complains.
+    with connect(running.directory) as client:
+        until = time.monotonic() + 30
+        while not any(given.bad_pieces for given in client.head().seeding if given.sha256 == blob["sha256"]):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+    assert operate("publish", str(source), "--as", "weights").code == 0
+    assert operate("image", "verify", "weights").code == 0
+    fetched = operate("fetch", ticket["url"], "--to", str(tmp_path / "there"), "--stats", str(tmp_path / "stats"))
+    assert fetched.code == 0, fetched.err
+    assert (tmp_path / "there" / "weights.bin").read_bytes() == source.read_bytes()
+    assert json.loads((tmp_path / "stats").read_text())["hash_failures"] == 0
+    assert operate("image", "verify", "nothing").code == 3
 
 
 def test_a_recipe_with_an_error(operate: Any, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from rookery.api.types import (
     Status,
     StopSeeding,
     Ticket,
+    Verify,
     Version,
     VersionDetails,
 )
@@ -160,6 +161,10 @@ class Client:
     def publish(self, publish: Publish) -> Job:
         """Start publishing a file or directory of the head."""
         return self._call(Job, "POST", routes.PUBLICATIONS, body=publish)
+
+    def verify(self, verify: Verify) -> Job:
+        """Start reading a version and checking it; the job fails with kind `corrupt` when something is wrong."""
+        return self._call(Job, "POST", routes.VERIFICATIONS, body=verify)
 
     def jobs(self) -> Jobs:
         """Running jobs and the last finished ones."""

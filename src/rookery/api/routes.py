@@ -18,6 +18,7 @@ VERSION = f"{PREFIX}/versions/{{reference}}"  # GET `name[:tag]`, `name@id` or a
 TAGS = f"{PREFIX}/images/{{name}}/tags"  # POST SetTag -> Version
 BUILDS = f"{PREFIX}/builds"  # POST Build -> Job
 PUBLICATIONS = f"{PREFIX}/publications"  # POST Publish -> Job
+VERIFICATIONS = f"{PREFIX}/verifications"  # POST Verify -> Job
 JOBS = f"{PREFIX}/jobs"  # GET -> Jobs
 JOB = f"{PREFIX}/jobs/{{id}}"  # GET ?after=&wait= -> Job; DELETE cancels -> Job
 TICKETS = f"{PREFIX}/tickets"  # POST NewTicket -> Ticket

@@ -303,6 +303,13 @@ class Publish:
     tag: Short = "latest"
 
 
+@dataclass(frozen=True)
+class Verify:
+    """A version to be read and checked: `name[:tag]`, `name@id` or an id."""
+
+    image: Short
+
+
 class JobState(StrEnum):
     """Where a job is."""
 
@@ -327,8 +334,9 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class Job:
-    """A long piece of work on the head. kind: `build` or `publish`. subject: the image's name. version: the id that
-    came of it, when done. error: when failed or cancelled. revision grows with every change: wait for a newer one."""
+    """A long piece of work on the head. kind: `build`, `publish` or `verify`. subject: the image's name. version: the
+    id that came of it, when done. error: when failed or cancelled. revision grows with every change: wait for a
+    newer one."""
 
     id: str
     kind: str

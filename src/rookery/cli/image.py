@@ -134,6 +134,23 @@ def show(
         console.print(details.recipe.rstrip(), markup=False)
 
 
+@app.command("verify", epilog=examples("rookery image verify base", "rookery image verify base:testing --json"))
+@speaks_to_head
+def verify(client: Client, reference: Reference, as_json: Json = False) -> None:
+    """Read a stored version and check it: its signature, the digest of each file, its torrents.
+
+    Exits with 8 when something is wrong. Publishing the same content again repairs it.
+    """
+    job = jobs.outcome(client, client.verify(types.Verify(reference)))
+    if as_json:
+        render.show_json(job)
+    if job.error is not None:
+        raise RookeryError.from_record(job.error)
+    if not as_json:
+        version = client.version(job.version).version
+        render.out().print(f"{job.subject}@{render.short(version.id)} is as it was published", markup=False)
+
+
 @app.command("tag", epilog=examples("rookery image tag base stable latest", "rookery image tag base stable 3f2a9c01"))
 @speaks_to_head
 def tag_version(

@@ -33,15 +33,20 @@ def follow(client: Client, job: Job) -> Job:
 
     Raises RookeryError: the job's own error, or `cancelled` when the user pressed Ctrl-C (the job is cancelled then).
     """
-    console = render.err()
-    try:
-        ended = _follow_bar(client, job, console) if console.is_terminal else _follow_lines(client, job, console)
-    except KeyboardInterrupt:
-        client.cancel_job(job.id)
-        raise RookeryError(f"{job.kind} of {job.subject} was cancelled", kind=ErrorKind.CANCELLED) from None
+    ended = outcome(client, job)
     if ended.state is not JobState.DONE:
         raise RookeryError.from_record(ended.error) if ended.error else RookeryError(f"{job.kind} failed")
     return ended
+
+
+def outcome(client: Client, job: Job) -> Job:
+    """As `follow`, but a job that failed is returned like any other. Raises RookeryError `cancelled` on Ctrl-C."""
+    console = render.err()
+    try:
+        return _follow_bar(client, job, console) if console.is_terminal else _follow_lines(client, job, console)
+    except KeyboardInterrupt:
+        client.cancel_job(job.id)
+        raise RookeryError(f"{job.kind} of {job.subject} was cancelled", kind=ErrorKind.CANCELLED) from None
 
 
 def _follow_bar(client: Client, job: Job, console: Console) -> Job:

@@ -31,6 +31,7 @@ POSTS = [
     ("POST", routes.STOP_SEEDING),
     ("POST", routes.BUILDS),
     ("POST", routes.PUBLICATIONS),
+    ("POST", routes.VERIFICATIONS),
     ("POST", routes.TICKETS),
     ("POST", routes.TAGS.format(name="base")),
     ("POST", wire.HELLO),

@@ -32,6 +32,7 @@ POST /api/v1/publications
 GET /api/v1/status
 POST /api/v1/stop-seeding
 POST /api/v1/tickets
+POST /api/v1/verifications
 GET /api/v1/versions/{reference}
 GET /blob/{sha256}
 GET /boot/agent/{sha256}

@@ -33,6 +33,7 @@ _TAKEN = (
     types.SetTag,
     types.Build,
     types.Publish,
+    types.Verify,
     types.NewTicket,
 )
 _GIVEN = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator's routes for long work: building images, publishing files, and following either."""
+"""The operator's routes for long work: building images, publishing files, verifying either, and following it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
 from rookery.head.jobs import JobRecord
 from rookery.head.progress import OnProgress
+from rookery.head.publish.verify import verify
 from rookery.wire.manifest import require_name
 
 LOOK_SECONDS = 0.2
@@ -41,6 +42,10 @@ def router(services: Services) -> APIRouter:
     @found.post(routes.PUBLICATIONS, responses=gives(types.Job), openapi_extra=takes(types.Publish))
     def start_publication(wanted: Annotated[types.Publish, Depends(body(types.Publish))]) -> Response:
         return answer(views.job(acts.publish(wanted)))
+
+    @found.post(routes.VERIFICATIONS, responses=gives(types.Job), openapi_extra=takes(types.Verify))
+    def start_verification(wanted: Annotated[types.Verify, Depends(body(types.Verify))]) -> Response:
+        return answer(views.job(acts.verify(wanted)))
 
     @found.get(routes.JOBS, responses=gives(types.Jobs))
     def list_jobs() -> Response:
@@ -103,6 +108,26 @@ class _Work:
             return self._told(version, wanted.tag)
 
         return self._services.jobs.start("publish", wanted.name, work)
+
+    def verify(self, wanted: types.Verify) -> JobRecord:
+        version = self._catalog.resolve(wanted.image)
+        what = f"{version.image}@{version.id[:12]}"
+
+        def work(on_progress: OnProgress, cancel: threading.Event) -> str:
+            problems = verify(version, self._services.store, self._services.key.public, on_progress, cancel)
+            if not problems:
+                # Whatever the seeder thought of its copy: it is right.
+                self._services.published.added(version)
+                return version.id
+            # What is wrong must not go on being given until a node complains of it.
+            self._services.published.check_own_copy(version.id)
+            lines = tuple(f"{problem.subject}: {problem.message}" for problem in problems)
+            self._catalog.add_event(f"image:{version.image}", "trouble", f"{what} is damaged: {'; '.join(lines)}")
+            raise RookeryError(
+                f"{what} is damaged", kind=ErrorKind.CORRUPT, details="\n".join(lines), hint=problems[0].hint
+            )
+
+        return self._services.jobs.start("verify", version.image, work)
 
     def _told(self, version: Version, tag: str) -> str:
         self._services.published.added(version)
