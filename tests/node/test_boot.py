@@ -5,6 +5,7 @@ tests/head/boot boots)."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import py_compile
 import re
@@ -31,6 +32,7 @@ from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
 from rookery.head.swarm.torrent import make_torrent
 from rookery.node import probe
+from rookery.node.plan import MOST_REFUSALS
 from rookery.run import run
 from rookery.wire import routes
 
@@ -210,3 +212,21 @@ def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> No
         look_around(head)
         head.call("node", "set", "n1", "may_seed=false", "-y")
         head.wait_for(lambda node: not node["seeding"])
+
+
+def test_a_machine_whose_token_is_refused_starts_again_by_itself(head: Head, tmp_path: Path) -> None:
+    """As after a database that was brought back from a backup: the token is one that the head does not know."""
+    real = machine(head, tmp_path)
+    line, changed = re.subn(r"rookery\.token=\S+", "rookery.token=of-yesterday", real.command_line)
+    assert changed == 1
+    with qemu.boot(dataclasses.replace(real, command_line=line)) as guest:
+        guest.wait_for(f"hello FAILED .attempt {MOST_REFUSALS}.: the boot token is not known", 240)
+        guest.wait_for(f"refused this machine's boot token {MOST_REFUSALS} times", 5)
+        guest.wait_for("starting again", 60)
+        until = time.monotonic() + 120
+        # QEMU starts the same kernel with the same words again; a real machine would ask its firmware.
+        while guest.text().count("the agent takes over from the kernel") < 2:
+            assert guest.running, guest.text()
+            assert time.monotonic() < until, guest.text()
+            time.sleep(0.5)
+    assert head.node()["state"] == "booting"

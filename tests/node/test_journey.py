@@ -16,24 +16,26 @@ from rookery.node.cmdline import CommandLine
 from rookery.node.console import Console
 from rookery.node.deeds import Traveller
 from rookery.node.network import Network
-from rookery.node.plan import Known
+from rookery.node.plan import MOST_REFUSALS, Known
 from rookery.node.reporter import Reporter
 from rookery.node.talk import Head
 from rookery.wire.report import Report, Step
 
+Failures = dict[Step, list[Exception | None]]
+
 
 class Deeds:
-    """Stands in for the machine: remembers the steps, and fails as a test says."""
+    """Stands in for the machine: remembers the steps, and fails as a test says (None: it does not, that time)."""
 
-    def __init__(self, failures: dict[Step, list[Exception]]) -> None:
+    def __init__(self, failures: Failures) -> None:
         self.steps: list[Step] = []
         self.failures = failures
 
     def do(self, traveller: Traveller, action: Action) -> str:
         if not self.steps or self.steps[-1] is not action.step:
             self.steps.append(action.step)
-        if waiting := self.failures.get(action.step):
-            raise waiting.pop(0)
+        if (waiting := self.failures.get(action.step)) and (error := waiting.pop(0)):
+            raise error
         return "done"
 
 
@@ -53,7 +55,7 @@ def traveller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trave
         reporter.close()
 
 
-def walk(traveller: Traveller, monkeypatch: pytest.MonkeyPatch, failures: dict[Step, list[Exception]]) -> list[Step]:
+def walk(traveller: Traveller, monkeypatch: pytest.MonkeyPatch, failures: Failures) -> list[Step]:
     stand_in = Deeds(failures)
     monkeypatch.setattr(deeds, "do", stand_in.do)
     journey._walk(traveller)
@@ -67,6 +69,35 @@ def test_straight_on(traveller: Traveller, monkeypatch: pytest.MonkeyPatch, tmp_
     assert traveller.reporter.report.error is None
     assert set(traveller.reporter.report.seconds) >= set(way)
     assert (tmp_path / "STEP").read_text() == Step.SWITCH
+
+
+class Restarted(BaseException):
+    """Stands in for a machine that is gone."""
+
+
+def test_a_token_that_stays_refused_ends_in_a_new_start(
+    traveller: Traveller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def restart() -> None:
+        raise Restarted
+
+    monkeypatch.setattr(deeds, "restart", restart)
+    refused = [RookeryError("the boot token is not known", kind=ErrorKind.UNAUTHORIZED) for _ in range(MOST_REFUSALS)]
+    away = RookeryError("the head does not answer", kind=ErrorKind.UNAVAILABLE)
+    with pytest.raises(Restarted):
+        walk(traveller, monkeypatch, {Step.HELLO: [refused[0], away, *refused[1:]]})
+    screen = (tmp_path / "screen").read_text()
+    assert f"refused this machine's boot token {MOST_REFUSALS} times" in screen
+    assert "starts again in" in screen
+
+
+def test_refusals_before_a_good_hello_do_not_count(traveller: Traveller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that ends during a long fetch leads to a hello again; only refusals in a row restart a machine."""
+    monkeypatch.setattr(deeds, "restart", lambda: pytest.fail("the machine was restarted"))
+    refused = [RookeryError("refused", kind=ErrorKind.UNAUTHORIZED) for _ in range(MOST_REFUSALS - 1)]
+    ended = RookeryError("the credential has expired", kind=ErrorKind.UNAUTHORIZED)
+    steps = walk(traveller, monkeypatch, {Step.HELLO: [*refused, None, *refused], Step.ORDERS: [ended]})
+    assert steps[-4:] == [Step.HELLO, Step.ORDERS, Step.HELLO, Step.ORDERS]
 
 
 def test_failures_are_shown_reported_and_tried_again(

@@ -19,7 +19,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.node import cmdline, probe
 from rookery.node.action import Kind
 from rookery.node.network import Lease
-from rookery.node.plan import FIRST, LAST, Known, next_step, plan, resume_at
+from rookery.node.plan import FIRST, LAST, MOST_REFUSALS, Known, needs_new_start, next_step, plan, resume_at
 from rookery.node.settle import Image
 from rookery.wire.manifest import Manifest
 from rookery.wire.orders import Orders
@@ -99,6 +99,22 @@ def test_steps_follow_each_other() -> None:
 )
 def test_where_to_take_up(step: Step, kind: ErrorKind, expected: Step) -> None:
     assert resume_at(step, kind) is expected
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "refusals", "expected"),
+    [
+        (Step.HELLO, ErrorKind.UNAUTHORIZED, 1, False),
+        (Step.HELLO, ErrorKind.UNAUTHORIZED, MOST_REFUSALS - 1, False),
+        (Step.HELLO, ErrorKind.UNAUTHORIZED, MOST_REFUSALS, True),
+        (Step.HELLO, ErrorKind.UNAUTHORIZED, MOST_REFUSALS + 1, True),  # the machine would not restart
+        (Step.HELLO, ErrorKind.UNAVAILABLE, MOST_REFUSALS, False),
+        (Step.HELLO, ErrorKind.INVALID, MOST_REFUSALS, False),
+        (Step.ORDERS, ErrorKind.UNAUTHORIZED, MOST_REFUSALS, False),  # hello comes first
+    ],
+)
+def test_when_only_a_new_start_helps(step: Step, kind: ErrorKind, refusals: int, expected: bool) -> None:
+    assert needs_new_start(step, kind, refusals) is expected
 
 
 def test_a_failure_never_leads_forward() -> None:

@@ -10,7 +10,7 @@ import random
 import time
 
 from rookery import codec
-from rookery.errors import ErrorRecord, RookeryError, record_of
+from rookery.errors import ErrorKind, ErrorRecord, RookeryError, record_of
 from rookery.node import clock, deeds, handover, places
 from rookery.node.cmdline import KERNEL, CommandLine, parse
 from rookery.node.console import Console, error_lines, step_line
@@ -18,13 +18,15 @@ from rookery.node.crash import Crash
 from rookery.node.deeds import Traveller
 from rookery.node.network import Network
 from rookery.node.patience import delay
-from rookery.node.plan import FIRST, Known, next_step, plan, resume_at
+from rookery.node.plan import FIRST, Known, needs_new_start, next_step, plan, resume_at
 from rookery.node.reporter import Reporter
 from rookery.node.talk import Head
 from rookery.run import end, run, start
 from rookery.wire.report import STEPS, Report, Step
 
 REPEAT_SECONDS = 30.0
+# Before a new start: time to read why, and spread, since a whole room may have been refused at once.
+START_SECONDS = 10.0
 
 
 def travel(boot_id: str, kernel_seconds: float, console: Console) -> None:
@@ -45,6 +47,7 @@ def travel(boot_id: str, kernel_seconds: float, console: Console) -> None:
 
 def _walk(traveller: Traveller) -> None:
     attempts: dict[Step, int] = {}
+    refusals = 0
     step: Step | None = FIRST
     while step is not None:
         places.STEP.write_text(step)
@@ -53,12 +56,16 @@ def _walk(traveller: Traveller) -> None:
         try:
             _take(traveller, step)
             following = next_step(step)
+            refusals = 0 if step is Step.HELLO else refusals
         except Exception as error:  # noqa: BLE001  # whatever it is, it is shown, reported and tried again
             attempts[step] = attempts.get(step, 0) + 1
             record = record_of(error)
             following = resume_at(step, record.kind)
             _failed(traveller, step, record, attempts[step])
             _passed(traveller, step)
+            refusals += step is Step.HELLO and record.kind is ErrorKind.UNAUTHORIZED
+            if needs_new_start(step, record.kind, refusals):
+                _start_again(traveller.console, refusals)
         if step is Step.HELLO:
             _tell_crash(traveller)
         step = following
@@ -92,6 +99,18 @@ def _failed(traveller: Traveller, step: Step, record: ErrorRecord, attempt: int)
     if traveller.known.line.shell:
         _shell(traveller.console)
     time.sleep(wait)
+
+
+def _start_again(console: Console, refusals: int) -> None:
+    """Start the machine again, from its firmware on. Does not return, unless the machine cannot be restarted."""
+    wait = START_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  # to spread nodes, not to hide anything
+    console.say(
+        f"the head refused this machine's boot token {refusals} times; with a new start comes a new one",
+        f"    this machine starts again in {wait:.0f} s",
+    )
+    time.sleep(wait)
+    console.say("starting again")
+    deeds.restart()
 
 
 def _tell_crash(traveller: Traveller) -> None:

@@ -25,6 +25,7 @@ MODES: dict[str, Callable[[Manifest, Facts | None], tuple[Action, ...]]] = {"ram
 # What the kernel's network and the root need, besides what devices ask for.
 NEEDED_MODULES = "loop squashfs overlay af_packet"
 FIRST, LAST = Step.MODULES, Step.SWITCH
+MOST_REFUSALS = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,16 @@ def resume_at(step: Step, kind: ErrorKind) -> Step:
     if step in (Step.HELLO, Step.ORDERS) and kind is ErrorKind.UNAVAILABLE:
         return Step.NETWORK
     return Step.ORDERS if step in _AFTER_ORDERS else step
+
+
+def needs_new_start(step: Step, kind: ErrorKind, refusals: int) -> bool:
+    """Whether only a new start of the machine helps after `step` failed.
+
+    refusals: how often in a row the head refused the boot token, this time included. A token that is spent, expired or
+    forgotten stays so; with the next start comes a new one. More than once is asked because a head that was just put
+    back in place may know it a moment later.
+    """
+    return step is Step.HELLO and kind is ErrorKind.UNAUTHORIZED and refusals >= MOST_REFUSALS
 
 
 _AFTER_HELLO = STEPS[STEPS.index(Step.HELLO) + 1 :]
