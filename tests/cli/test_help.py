@@ -65,7 +65,8 @@ def test_help_shows_the_examples(rookery: Any) -> None:
 def test_commands_of_the_readme_are_there() -> None:
     assert {
         "init", "serve", "doctor", "fetch", "publish", "deploy", "status", "watch", "events", "version", "ticket",
-        "dhcp snippet", "image build", "image list", "image show", "image verify", "image rm", "image tag", "node add", "node set",
+        "dhcp snippet", "image build", "image list", "image show", "image verify", "image rm", "image tag",
+        "node add", "node set",
         "node list", "node show", "node rm", "node rename", "seeding stop",
     } == set(IDS)  # fmt: skip
 

@@ -63,6 +63,14 @@ def _events(place: Any) -> list[str]:
         return [event.kind for event in client.events().events][:-1]
 
 
+def test_the_first_start_says_what_takes_so_long(cooked: Path, place: Any) -> None:
+    first = cooked.with_suffix(".log").read_text()
+    assert first.index("packing the agent, once") < first.index("the head answers")
+    with place.serving():
+        pass
+    assert "packing the agent" not in place.log.read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_soon_and_leaves_nothing(place: Any, number: signal.Signals) -> None:
     paths = Paths(place.directory)

@@ -22,7 +22,10 @@ from pathlib import Path
 from rookery import codec, files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import cpio
+from rookery.log import logger
 from rookery.run import run, which
+
+log = logger(__name__)
 
 # What the node starts with. Everything else follows from what these import.
 ENTRIES = (
@@ -121,6 +124,7 @@ def pack(
         # The best compression takes half a minute; what it would be made of is known in two seconds.
         inputs, noted = f"{compression} {_digest(tree)}", destination.with_name(f"{destination.name}.inputs")
         if not (destination.exists() and noted.exists() and noted.read_text() == inputs):
+            log.info("packing the agent, once; this takes up to a minute, and later starts find it packed")
             cpio.pack_tree(tree, archive, compression, MTIME)
             noted.unlink(missing_ok=True)
             os.replace(archive, destination)
