@@ -6,18 +6,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import socket
+import sqlite3
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
+from lab import netns
 from rookery import run
 from rookery.cli.connection import connect
+from rookery.head.boot import loaders
 from rookery.head.config import Paths, load
+from rookery.wire import routes
 
 # The first start packs the agent, which takes its time on a busy machine.
 pytestmark = pytest.mark.timeout(600)
@@ -155,3 +163,89 @@ def test_it_tells_systemd(place: Any, tmp_path: Path) -> None:
             child.send_signal(signal.SIGTERM)
             assert wire.recv(100) == b"STOPPING=1"
             assert child.wait(30) == 0
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("hidden", "named", "package"),
+    [
+        ("dnsmasq", "the program dnsmasq is not installed", "dnsmasq-base"),
+        ("ipxe", "no iPXE boot loader", "the package ipxe"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_package(place: Any, hidden: str, named: str, package: str) -> None:
+    """In a mount namespace of its own, where dnsmasq cannot be run, or no boot loader is to be seen."""
+    paths = Paths(place.directory)
+    text = paths.config.read_text().replace('address = "127.0.0.1"', f'interface = "{netns.BRIDGE}"')
+    text = re.sub('(?m)^mode = "off"', 'mode = "full"', text)
+    text = re.sub('(?m)^# range = ""', 'range = "10.79.1.9-10.79.1.20"', text)
+    paths.config.write_text(text)
+    assert load(place.directory).dhcp.mode == "full"
+    empty = place.directory.parent / "empty"
+    empty.mkdir()
+    (empty / "file").touch(mode=0o644)
+    if hidden == "dnsmasq":
+        program = run.which("dnsmasq")
+        assert program
+        covers = [(empty / "file", program.resolve())]
+    else:
+        covers = [(empty, directory) for directory in loaders.DIRECTORIES if directory.is_dir()]
+    cover = "".join(f"mount --bind {mine} {theirs} && " for mine, theirs in covers)
+    with netns.room() as room:
+        room.hub_address("10.79.1.1/24")
+        # 'ip netns exec' gives its command a mount namespace of its own.
+        for command, code in (("serve", 7), ("doctor", 1)):
+            argv = [*WORDS, command, "--dir", str(place.directory)]
+            script = f"mount --make-rprivate / && {cover}exec {shlex.join(argv)}"
+            done = run.run([*room.in_hub, "sh", "-c", script], check=False, timeout=120)
+            assert done.code == code, done.stderr
+            said = " ".join((done.stdout + done.stderr).split())
+            assert (named if command == "serve" else hidden) in said
+            assert package in said
+    assert not paths.socket.exists()
+
+
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_without_the_swarm_engine(place: Any, tmp_path: Path, command: str) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "libtorrent.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'libtorrent'\", name='libtorrent')\n"
+    )
+    argv = [*WORDS, command, "--dir", str(place.directory)]
+    done = run.run(argv, check=False, timeout=120, env={"PYTHONPATH": str(tmp_path / "without"), "COLUMNS": "300"})
+    assert done.code == {"serve": 7, "doctor": 1}[command]
+    assert "libtorrent" in done.stdout + done.stderr
+    assert "rookery[head]" in done.stdout + done.stderr
+
+
+def test_a_database_of_a_newer_release(place: Any) -> None:
+    paths = Paths(place.directory)
+    with contextlib.closing(sqlite3.connect(paths.database)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'r9999'")
+    before = paths.database.read_bytes()
+    done = place.process("serve")
+    assert done.code == 4, done.stderr
+    assert "newer" in done.stderr
+    assert "try: " in done.stderr
+    assert paths.database.read_bytes() == before
+
+
+def test_the_tracker_answers_nobody_without_a_credential(place: Any, rookery: Any, tmp_path: Path) -> None:
+    rookery.at(place.directory)
+    source = tmp_path / "data.bin"
+    source.write_bytes(os.urandom(100_000))
+    with place.serving():
+        ticket = json.loads(rookery("publish", str(source), "--as", "data", "--json").out)
+        secret = parse_qs(urlsplit(ticket["url"]).query)["ticket"][0]
+        (blob,) = json.loads(rookery("image", "show", "data", "--json").out)["version"]["blobs"]
+        query = (
+            f"?info_hash={quote(bytes.fromhex(blob['info_hash'])[:20])}&peer_id={'p' * 20}&port=7000&left=1&compact=1"
+        )
+        url = f"http://127.0.0.1:{load(place.directory).network.port}{routes.ANNOUNCE}"
+        for path in ("", "/guess", f"/{secret[:-1]}"):
+            with urllib.request.urlopen(url + path + query) as answer:  # a tracker refuses with status 200 (BEP 3)
+                said = answer.read()
+            assert b"14:failure reason" in said
+            assert b"peers" not in said
+        with urllib.request.urlopen(f"{url}/{secret}{query}") as answer:
+            assert b"5:peers6:" in answer.read()

@@ -157,9 +157,11 @@ def loader_finding(tftp: bool, directories: tuple[Path, ...] = loaders.DIRECTORI
 def python_findings(modules: Iterable[str] = tuple(MODULES)) -> list[Finding]:
     """Whether Python's modules load. In a child, because a broken binary module ends the process that loads it."""
     found = []
+    # It looks where this process does, whatever brought it there.
+    same = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     for module in modules:
         try:
-            run([sys.executable, "-c", f"import {module}"], timeout=60)
+            run([sys.executable, "-c", f"import {module}"], timeout=60, env=same)
         except RunError as error:
             last = (error.completed.stderr.strip().splitlines() or [error.record.message])[-1]
             message = f"{last}; needed for {MODULES.get(module, 'the head')}"
