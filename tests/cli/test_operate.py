@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def test_a_table_with_an_error(operate: Any, tmp_path: Path, line: str, named: s
     assert (done.code, named in done.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("noderange", "named"), [("n[1-", "n[1-"), ("n[3-1]", "n[3-1]"), ("@nobody", "nobody"), ("n 1", "n 1")]
+)
+def test_a_noderange_with_an_error(operate: Any, noderange: str, named: str) -> None:
+    for argv in (("status", noderange), ("node", "set", noderange, "rack=a", "-y"), ("node", "rm", noderange, "-y")):
+        done = operate(*argv)
+        assert done.code in (2, 3)
+        assert named in done.err
+        assert "try: " in done.err
+
+
 def test_one_mac_for_many(operate: Any) -> None:
     done = operate("node", "add", "n[1-2]", "--mac", "52:54:00:00:00:01")
     assert (done.code, "--macs-from" in done.err) == (2, True)
@@ -103,7 +115,7 @@ def test_rename(operate: Any) -> None:
     assert operate("node", "rename", "login1", "Not A Name", "-y").code == 2
 
 
-def test_publish_a_file_and_fetch_it(operate: Any, tmp_path: Path) -> None:
+def test_publish_a_file_and_fetch_it(operate: Any, running: Any, tmp_path: Path) -> None:
     source = tmp_path / "data.bin"
     source.write_bytes(os.urandom(700_000))
     done = operate("publish", str(source), "--as", "data", "--tag", "v1")
@@ -115,6 +127,12 @@ def test_publish_a_file_and_fetch_it(operate: Any, tmp_path: Path) -> None:
     assert (tmp_path / "there" / "data.bin").read_bytes() == source.read_bytes()
     stats = json.loads((tmp_path / "stats.json").read_text())
     assert (stats["bytes_total"], stats["bytes_from_head"], stats["hash_failures"]) == (700_000, 700_000, 0)
+    # The same from a file with the head's answer, on a machine that has the key from elsewhere.
+    (tmp_path / "offer.json").write_bytes(urllib.request.urlopen(url).read())
+    key = str(Paths(running.directory).site_public)
+    again = operate("fetch", str(tmp_path / "offer.json"), "--key", key, "--to", str(tmp_path / "elsewhere"))
+    assert again.code == 0, again.err
+    assert (tmp_path / "elsewhere" / "data.bin").read_bytes() == source.read_bytes()
     other = "0" * 64
     wrong = operate("fetch", url.split("&key")[0], "--key", other, "--to", str(tmp_path / "not"))
     assert wrong.code == 8
@@ -156,9 +174,9 @@ def test_verify_finds_damage_and_publishing_again_mends_it(operate: Any, running
     ticket = json.loads(operate("publish", str(source), "--as", "weights", "--json").out)
     good = operate("image", "verify", "weights")
     assert (good.code, "is as it was published" in good.out) == (0, True), good.err
-    assert "reading blobs" in good.err
     job = json.loads(operate("image", "verify", "weights", "--json").out)
     assert (job["kind"], job["state"], job["version"], job["error"]) == ("verify", "done", ticket["version"], None)
+    assert (job["progress"]["stage"], job["progress"]["done"]) == ("reading blobs", 900_000)
 
     (blob,) = json.loads(operate("image", "show", "weights", "--json").out)["version"]["blobs"]
     stored = Paths(running.directory).blobs / blob["sha256"]

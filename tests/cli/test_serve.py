@@ -249,3 +249,24 @@ def test_the_tracker_answers_nobody_without_a_credential(place: Any, rookery: An
             assert b"peers" not in said
         with urllib.request.urlopen(f"{url}/{secret}{query}") as answer:
             assert b"5:peers6:" in answer.read()
+
+
+@pytest.mark.system
+def test_a_disk_that_is_full_while_publishing(place: Any, rookery: Any, tmp_path: Path) -> None:
+    rookery.at(place.directory)
+    for name, size in (("small", 2_000_000), ("large", 6_000_000)):
+        (tmp_path / name).write_bytes(os.urandom(size))
+    blobs = Paths(place.directory).blobs
+    run.run(["mount", "-t", "tmpfs", "-o", "size=4m", "rookery-test", blobs])
+    try:
+        with place.serving():
+            assert rookery("publish", str(tmp_path / "small"), "--as", "data").code == 0
+            before = sorted(blobs.iterdir())
+            done = rookery("publish", str(tmp_path / "large"), "--as", "data")
+            assert (done.code, "try: " in done.err) == (9, True), done.err
+            assert sorted(blobs.iterdir()) == before
+            (image,) = json.loads(rookery("image", "list", "--json").out)["images"]
+            assert [version["tags"] for version in image["versions"]] == [["latest"]]
+            assert rookery("image", "verify", "data").code == 0
+    finally:
+        run.run(["umount", "-l", blobs])

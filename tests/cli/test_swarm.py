@@ -198,6 +198,7 @@ def test_the_head_is_killed_in_the_middle_and_started_again(flood: Flood, tmp_pa
         for fetch, stats in zip(fetches, account, strict=True):
             assert fetch.root.read_bytes() == original
             assert stats["hash_failures"] == 0
+            assert re.search(r"MB of 16\.0 MB, \d", (fetch.to / "log").read_text()), "it said where it was"
         assert sum(stats["bytes_from_peers"] for stats in account) > 0
         flood.call("image", "verify", "base")
         kinds = [event["kind"] for event in json.loads(flood.call("events", "--json"))["events"]]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from rookery.node.action import Action, Kind
 from rookery.node.cmdline import CommandLine
 from rookery.node.console import Console
 from rookery.node.deeds import Traveller
+from rookery.node.fetch.stats import FetchStats
 from rookery.node.network import Network
 from rookery.node.plan import Known
 from rookery.node.reporter import Reporter
 from rookery.node.talk import Head
+from rookery.wire.manifest import Blob, Manifest, Role, VersionKind, version_id
 from rookery.wire.orders import Orders
 from rookery.wire.report import Report, Step
 
@@ -90,3 +93,22 @@ def test_a_manifest_of_nobody_is_not_known(traveller: Traveller, tmp_path: Path)
     with pytest.raises(RookeryError, match="another site's key"):
         deeds.do(traveller, Action(Step.ORDERS, Kind.CHECK_MANIFEST, str(tmp_path / "site.pub"), "because"))
     assert traveller.known.manifest is None
+
+
+@pytest.mark.parametrize("there", [None, b"too short"])
+def test_an_image_that_was_not_read_back_is_never_mounted(
+    traveller: Traveller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bytes | None
+) -> None:
+    """Only the fetcher gives a file this name, and only after its digest; here something else happened to it."""
+    monkeypatch.setattr(places, "BLOBS", tmp_path)
+    digest = "ab" * 32
+    blobs = tuple(Blob(role, role, 1000, digest) for role in (Role.ROOT, Role.KERNEL, Role.DRIVERS))
+    manifest = Manifest(version_id(VersionKind.IMAGE, blobs), VersionKind.IMAGE, "base", 0, blobs)
+    traveller.known = dataclasses.replace(traveller.known, manifest=manifest)
+    verify = Action(Step.VERIFY, Kind.VERIFY, digest, "because")
+    if there is not None:
+        (tmp_path / digest).write_bytes(there)
+        traveller.fetched = FetchStats()
+    with pytest.raises(RookeryError) as caught:
+        deeds.do(traveller, verify)
+    assert caught.value.kind is ErrorKind.CORRUPT
