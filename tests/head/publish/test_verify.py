@@ -78,6 +78,15 @@ def test_publishing_again_repairs(house, version, tmp_path: Path, spoil: Callabl
     assert problems(house, again) == ()
 
 
+def test_a_lost_torrent_comes_back_for_every_name_of_the_content(house, version, tmp_path: Path) -> None:
+    (tmp_path / "copy").write_bytes((tmp_path / "data").read_bytes())
+    twin = house.publisher.path(tmp_path / "copy", "twin", None, silent, house.cancel)
+    house.store.torrent(digest_of(version)).unlink()
+    again = house.publisher.path(tmp_path / "copy", "twin", None, silent, house.cancel)
+    assert again.manifest == twin.manifest
+    assert problems(house, version) == problems(house, again) == ()
+
+
 def test_another_key_or_another_versions_manifest(house, version, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = SiteKey.create(dataclasses.replace(house.paths, directory=tmp_path / "other"))

@@ -194,11 +194,17 @@ class Publisher:
         brought.append(digest)
         if part.role not in SWARMED or size == 0:  # a torrent cannot carry nothing
             return Blob(part.role, part.name, size, digest)
-        for known in self._blobs():
+        published = [known for known in self._blobs() if known.sha256 == digest and known.info_hash]
+        for known in published:
             # Hashed once: the same bytes in another version, or this one again.
-            if known.sha256 == digest and known.info_hash and self._has_torrent(known):
+            if self._has_torrent(known):
                 return Blob(part.role, part.name, size, digest, known.info_hash, known.info_hash_v1)
-        made = self._make_torrent(self._store.path(digest), part.name, on_progress, cancel)
+        # A torrent that is gone must come back as manifests name it, and a name in it is of whichever was published
+        # first: it may be another one than this part's.
+        for name in dict.fromkeys([*(known.name for known in reversed(published)), part.name]):
+            made = self._make_torrent(self._store.path(digest), name, on_progress, cancel)
+            if made.info_hash in {known.info_hash for known in published}:
+                break
         self._store.put_torrent(digest, made.torrent)
         return Blob(part.role, part.name, size, digest, made.info_hash, made.info_hash_v1)
 
