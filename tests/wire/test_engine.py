@@ -36,9 +36,7 @@ def test_rates_and_addresses_get_in() -> None:
     assert engine.node_settings()["listen_interfaces"] == f"0.0.0.0:{engine.NODE_PORT}"
 
 
-@pytest.mark.parametrize(
-    ("peers", "elapsed", "queue"),
-    [(0, 0.0, 16), (1, 0.5, 16), (1, engine.SEEN_BY, 500), (2, 100.0, 16), (40, 100.0, 16)],
-)
-def test_queues_are_long_only_for_a_lone_node(peers: int, elapsed: float, queue: int) -> None:
-    assert engine.queue_for(peers, elapsed) == queue
+def test_more_requests_wait_at_nodes_than_at_the_head() -> None:
+    head, node = engine.head_settings("127.0.0.1", 0), engine.node_settings("127.0.0.1", 0)
+    allowed = "max_allowed_in_request_queue"
+    assert int(node[allowed]) > int(head[allowed]) >= int(head["max_out_request_queue"])

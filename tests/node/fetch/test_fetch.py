@@ -26,11 +26,13 @@ from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
 from rookery.node.fetch import fetch as fetching
 from rookery.node.fetch.fetch import Fetcher, fetch, part_path, seed
+from rookery.node.fetch.metainfo import open_torrent
 from rookery.node.fetch.offer import fetch_offer, split_key
 from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import Connection, get
 from rookery.node.fetch.swarm import Swarm
 from rookery.wire import routes
+from rookery.wire.engine import HEAD_QUEUE
 from rookery.wire.manifest import Blob, Manifest, Role, SignedManifest, VersionKind, payload_of, version_id
 from rookery.wire.orders import FetchOffer, SeedPolicy, Source
 from rookery.wire.report import Transfer
@@ -221,6 +223,21 @@ def test_another_torrent_is_refused_before_anything_is_fetched(shelf: Shelf, tmp
     with pytest.raises(RookeryError, match="not the one that the signed manifest names"):
         fetch(blob, shelf.torrent(other), shelf.source, tmp_path / "got")
     assert not list(tmp_path.glob("*got*"))
+
+
+def test_few_requests_wait_at_the_head(shelf: Shelf, tmp_path: Path) -> None:
+    assert shelf.seeder is not None
+    shelf.seeder.set_rate(4_000_000)
+    blob = shelf.put(os.urandom(8_000_000))
+    swarm, waiting = Swarm(shelf.source), [0]
+    swarm.join(open_torrent(shelf.torrent(blob), blob), tmp_path / "part")
+    try:
+        while not swarm.look(0.02).finished:
+            waiting += [info.download_queue_length for info in swarm._torrent.get_peer_info()]
+    finally:
+        swarm.close()
+    # A second's worth is 244: what the head says it takes is what holds, not the asker's own settings.
+    assert HEAD_QUEUE // 2 < max(waiting) <= HEAD_QUEUE
 
 
 def test_without_a_seeder_http_brings_everything(shelf: Shelf, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rookery.node.fetch.policy import Limits, Situation, Why
 from rookery.node.fetch.ranges import Delivery, RangeWorker
 from rookery.node.fetch.stats import Ledger
 from rookery.node.fetch.swarm import News, Swarm, disk_error
-from rookery.wire import engine, routes
+from rookery.wire import routes
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
 from rookery.wire.report import Transfer
@@ -214,7 +214,6 @@ class Loop:
     def _steer(self, now: float) -> None:
         peers = self._swarm.peers()
         self._peers = len(peers)
-        self._swarm.set_queue(engine.queue_for(len(peers), now - self._began))
         if not any(peer.of_head for peer in peers) and now - self._head_tried >= TRY_HEAD:
             self._head_tried = now
             self._swarm.connect_head()

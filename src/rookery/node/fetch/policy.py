@@ -144,7 +144,7 @@ def retry_delay(failures: int, dice: float) -> float:
 def rest(times: int) -> float:
     """Seconds for which a piece is not asked for by HTTP after it came with a wrong digest, when that had happened
     `times` times before: 5, 10, 20, 40, then 60. A copy that is bad on the head stays bad for a while."""
-    return min(5.0 * 2 ** min(times, 10), 60.0)
+    return float(min(5 * 2 ** min(times, 10), 60))
 
 
 def _order(pieces: Sequence[int], own: Collection[int]) -> tuple[int, ...]:

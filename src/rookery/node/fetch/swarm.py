@@ -102,7 +102,6 @@ class Swarm:
         self._gave: dict[Endpoint, int] = {}
         self._handle: lt.torrent_handle | None = None
         self._metainfo: Metainfo | None = None
-        self._queue = engine.QUEUE_IN_SWARM
         self._looking = True  # through the file, before anything is fetched
 
     def join(self, metainfo: Metainfo, path: Path, complete: bool = False) -> None:
@@ -162,12 +161,6 @@ class Swarm:
         """Fetch these pieces before all others."""
         assert self._metainfo is not None
         self._torrent.prioritize_pieces([OWN if piece in own else OTHERS for piece in range(self._metainfo.pieces)])
-
-    def set_queue(self, requests: int) -> None:
-        """How many requests may wait at one peer."""
-        if requests != self._queue:
-            self._queue = requests
-            self._session.apply_settings({"max_out_request_queue": requests})
 
     def connect_head(self) -> None:
         """Try the head's seeders again."""
