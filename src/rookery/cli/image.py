@@ -52,8 +52,8 @@ def build(
     except UnicodeDecodeError as error:
         raise RookeryError(f"{recipe} is not UTF-8 text: {error}", kind=ErrorKind.INVALID) from None
     whole = recipe.resolve()
-    job = client.build(types.Build(name, text, str(recipe), str(whole.parent), tag))
-    show_version(client, jobs.follow(client, job).version, as_json=as_json)
+    wanted = types.Build(name, text, str(recipe), str(whole.parent), tag)
+    show_version(client, jobs.follow(client, lambda: client.build(wanted)).version, as_json=as_json)
 
 
 def show_version(client: Client, version_id: str, *, as_json: bool) -> types.Version:
@@ -141,7 +141,7 @@ def verify(client: Client, reference: Reference, as_json: Json = False) -> None:
 
     Exits with 8 when something is wrong. Publishing the same content again repairs it.
     """
-    job = jobs.outcome(client, client.verify(types.Verify(reference)))
+    job = jobs.outcome(client, lambda: client.verify(types.Verify(reference)))
     if as_json:
         render.show_json(job)
     if job.error is not None:

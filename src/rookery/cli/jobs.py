@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -28,25 +32,43 @@ class _Amount(ProgressColumn):
         return Text(f"{task.completed:.0f} of {task.total:.0f}")
 
 
-def follow(client: Client, job: Job) -> Job:
-    """Wait until a job has ended and return it, showing where it is.
+def follow(client: Client, begin: Callable[[], Job]) -> Job:
+    """Begin a job, wait until it has ended and return it, showing where it is.
 
     Raises RookeryError: the job's own error, or `cancelled` when the user pressed Ctrl-C (the job is cancelled then).
     """
-    ended = outcome(client, job)
+    ended = outcome(client, begin)
     if ended.state is not JobState.DONE:
-        raise RookeryError.from_record(ended.error) if ended.error else RookeryError(f"{job.kind} failed")
+        raise RookeryError.from_record(ended.error) if ended.error else RookeryError(f"{ended.kind} failed")
     return ended
 
 
-def outcome(client: Client, job: Job) -> Job:
+def outcome(client: Client, begin: Callable[[], Job]) -> Job:
     """As `follow`, but a job that failed is returned like any other. Raises RookeryError `cancelled` on Ctrl-C."""
     console = render.err()
+    job: Job | None = None
     try:
+        with _interrupt_held_back():
+            job = begin()
         return _follow_bar(client, job, console) if console.is_terminal else _follow_lines(client, job, console)
     except KeyboardInterrupt:
+        if job is None:
+            raise
         client.cancel_job(job.id)
         raise RookeryError(f"{job.kind} of {job.subject} was cancelled", kind=ErrorKind.CANCELLED) from None
+
+
+@contextlib.contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block: a job whose id did not arrive yet could not be cancelled."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _follow_bar(client: Client, job: Job, console: Console) -> Job:

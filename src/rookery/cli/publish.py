@@ -38,8 +38,8 @@ def publish(
 ) -> None:
     """Make a file or a directory on the head a version that 'rookery fetch' can get, and print the command for it."""
     whole = source.resolve()
-    job = client.publish(types.Publish(str(whole), name or whole.name, tag))
-    version = client.version(jobs.follow(client, job).version).version
+    wanted = types.Publish(str(whole), name or whole.name, tag)
+    version = client.version(jobs.follow(client, lambda: client.publish(wanted)).version).version
     offered = client.ticket(types.NewTicket(version.id, round(days * DAY)))
     if as_json:
         render.show_json(offered)

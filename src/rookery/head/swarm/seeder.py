@@ -198,7 +198,8 @@ class Seeder:
 
     def _checked(self, seeded: _Seeded) -> None:
         status = seeded.handle.status(lt.torrent_handle.query_pieces)
-        if status.state == lt.torrent_status.states.checking_files:
+        looking = (lt.torrent_status.states.checking_files, lt.torrent_status.states.checking_resume_data)
+        if status.state in looking:
             return  # this was the end of an earlier look (adding is one); the one that counts is under way
         have = status.pieces
         wrong = tuple(index for index in range(seeded.pieces) if index >= len(have) or not have[index])
