@@ -41,7 +41,7 @@ class Demo:
     directory: Path
     nodes: int = 3
     memory: int = 1024
-    rate: int = 100
+    rate: int = 50
     timeout: int = 300
 
     @property
@@ -86,7 +86,9 @@ def main() -> int:
         if record.hint:
             print(f"try: {record.hint}", file=sys.stderr)
         return 1
-    say(f"done in {time.monotonic() - started:.0f} s; namespaces, machines and head are gone")
+    say(
+        f"{'failed after' if code else 'done in'} {time.monotonic() - started:.0f} s; namespaces, machines and head are gone"
+    )
     return code
 
 
@@ -114,7 +116,9 @@ def flood(demo: Demo) -> int:
                     machine = qemu.Machine(name, mac, demo.directory, demo.memory, namespace=place, tap=netns.TAP)
                     stack.enter_context(qemu.boot(machine, accelerate))
                 watching = demo.rookery("watch", demo.noderange, "--until-ready", "--timeout", str(demo.timeout))
-                return call(watching, check=False)
+                if code := call(watching, check=False):
+                    say(f"not every node got ready; read their consoles and {demo.directory}/head.log")
+                return code
 
 
 def prepare(demo: Demo) -> None:
@@ -141,18 +145,27 @@ def serve(demo: Demo, room: netns.Room, host: netns.Host) -> Iterator[None]:
         yield
 
 
-def wait_for_head(demo: Demo, head: Child, log: Path, seconds: float = 60) -> None:
+def wait_for_head(demo: Demo, head: Child, log: Path, seconds: float = 600) -> None:
     """Return when the head answers on its socket. Raises RookeryError with the end of its log when it does not."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and head.poll() is None:
+    began = told = time.monotonic()
+    while time.monotonic() - began < seconds and head.poll() is None:
         if run(demo.rookery("image", "list", "--json"), check=False).code == 0:
             return
+        if time.monotonic() - told > 5:  # a first start packs the agent, which a slow machine does for minutes
+            told = time.monotonic()
+            say(f"waiting for the head since {told - began:.0f} s: {last_line(log)}")
         time.sleep(0.3)
     raise RookeryError(
         "the head did not start" if head.poll() is None else f"the head ended with code {head.poll()}",
         details="\n".join(log.read_text(errors="replace").splitlines()[-20:]),
-        hint=f"read {log}; 'make clean' makes the demo start from nothing",
+        hint=f"read {log}",
     )
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log without its time, or empty."""
+    lines = log.read_text(errors="replace").splitlines()
+    return lines[-1].partition(": ")[2] if lines else ""
 
 
 def has_image(demo: Demo) -> bool:
@@ -192,11 +205,11 @@ def say(text: str) -> None:
 
 
 def _arguments() -> Demo:
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.demo", description=__doc__)
     parser.add_argument("--directory", type=Path, default=TOP / ".cache" / "demo", help="where head and consoles live")
     parser.add_argument("--nodes", type=int, default=3, choices=range(1, 10), help="how many machines (3)")
     parser.add_argument("--memory", type=int, default=1024, help="MiB of each machine (1024)")
-    parser.add_argument("--rate", type=int, default=100, help="Mbit/s of every network card (100)")
+    parser.add_argument("--rate", type=int, default=50, help="Mbit/s of every network card (50)")
     parser.add_argument("--timeout", type=int, default=300, help="seconds until all must be ready (300)")
     given = parser.parse_args()
     return Demo(given.directory.resolve(), given.nodes, given.memory, given.rate, given.timeout)

@@ -57,8 +57,8 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     if [ "$(id -u)" -ne 0 ]; then
-        echo "Some packages are missing, and only root can install them. Do this, then call again:" >&2
-        echo "  sudo apt-get install --no-install-recommends$missing" >&2
+        echo "Some packages are missing, and only root can install them. Call 'sudo make $purpose', or do this first:" >&2
+        echo "  sudo apt-get update && sudo apt-get install --no-install-recommends$missing" >&2
         exit 1
     fi
     echo "Installing:$missing"
