@@ -86,9 +86,8 @@ def main() -> int:
         if record.hint:
             print(f"try: {record.hint}", file=sys.stderr)
         return 1
-    say(
-        f"{'failed after' if code else 'done in'} {time.monotonic() - started:.0f} s; namespaces, machines and head are gone"
-    )
+    took = f"{time.monotonic() - started:.0f} s"
+    say(f"{'failed after' if code else 'done in'} {took}; namespaces, machines and head are gone")
     return code
 
 
