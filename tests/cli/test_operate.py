@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -137,6 +138,20 @@ def test_publish_a_file_and_fetch_it(operate: Any, running: Any, tmp_path: Path)
     wrong = operate("fetch", url.split("&key")[0], "--key", other, "--to", str(tmp_path / "not"))
     assert wrong.code == 8
     assert not list((tmp_path / "not").glob("*.bin"))
+
+
+def test_the_same_content_under_another_name_has_that_name(operate: Any, tmp_path: Path) -> None:
+    source = tmp_path / "twice.bin"
+    source.write_bytes(os.urandom(10_000))
+    for argv, name in (((), "twice.bin"), (("--as", "twice"), "twice"), ((), "twice.bin")):
+        done = operate("publish", str(source), *argv)
+        assert done.code == 0, done.err
+        assert f"{name}:latest is version" in done.err
+        assert f"/fetch/{name}@" in done.out
+        url = shlex.split(done.out)[2]
+        there = tmp_path / f"there-{name}"
+        assert operate("fetch", url, "--to", str(there)).code == 0
+        assert (there / "twice.bin").read_bytes() == source.read_bytes()
 
 
 def test_publish_a_tree_and_fetch_it(operate: Any, tmp_path: Path) -> None:

@@ -53,12 +53,12 @@ def build(
         raise RookeryError(f"{recipe} is not UTF-8 text: {error}", kind=ErrorKind.INVALID) from None
     whole = recipe.resolve()
     wanted = types.Build(name, text, str(recipe), str(whole.parent), tag)
-    show_version(client, jobs.follow(client, lambda: client.build(wanted)).version, as_json=as_json)
+    show_version(client, jobs.reference(jobs.follow(client, lambda: client.build(wanted))), as_json=as_json)
 
 
-def show_version(client: Client, version_id: str, *, as_json: bool) -> types.Version:
+def show_version(client: Client, reference: str, *, as_json: bool) -> types.Version:
     """Print a version that has just been made, and return it."""
-    version = client.version(version_id).version
+    version = client.version(reference).version
     if as_json:
         render.show_json(version)
     else:

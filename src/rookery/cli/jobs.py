@@ -43,6 +43,11 @@ def follow(client: Client, begin: Callable[[], Job]) -> Job:
     return ended
 
 
+def reference(job: Job) -> str:
+    """What a job made, as NAME@ID: the same content is one version, and may have several names."""
+    return f"{job.subject}@{job.version}"
+
+
 def outcome(client: Client, begin: Callable[[], Job]) -> Job:
     """As `follow`, but a job that failed is returned like any other. Raises RookeryError `cancelled` on Ctrl-C."""
     console = render.err()

@@ -39,8 +39,8 @@ def publish(
     """Make a file or a directory on the head a version that 'rookery fetch' can get, and print the command for it."""
     whole = source.resolve()
     wanted = types.Publish(str(whole), name or whole.name, tag)
-    version = client.version(jobs.follow(client, lambda: client.publish(wanted)).version).version
-    offered = client.ticket(types.NewTicket(version.id, round(days * DAY)))
+    version = client.version(jobs.reference(jobs.follow(client, lambda: client.publish(wanted)))).version
+    offered = client.ticket(types.NewTicket(f"{version.image}@{version.id}", round(days * DAY)))
     if as_json:
         render.show_json(offered)
         return
