@@ -183,6 +183,25 @@ def test_images(operate: Any, tmp_path: Path) -> None:
     assert operate("image", "show", "notes:v1").code == 3
 
 
+def test_removing_a_version_tells_every_tag_that_goes(operate: Any, tmp_path: Path) -> None:
+    source = tmp_path / "told.txt"
+    source.write_text("told\n")
+    for name in ("told", "kept"):
+        assert operate("publish", str(source), "--as", name, "--tag", "v1").code == 0
+    operate("image", "tag", "told", "stable", "v1")
+    asked = operate("image", "rm", "told", "--version", "v1")
+    assert (asked.code, "(told:stable, told:v1)?" in asked.err) == (2, True)
+    asked = operate("image", "rm", "told")
+    assert (asked.code, "remove told: version " in asked.err, "told:stable, told:v1" in asked.err) == (2, True, True)
+    assert operate("image", "rm", "told", "--version", "v2", "-y").code == 2
+    done = operate("image", "rm", "told", "--version", "v1", "-y")
+    assert (done.code, "(told:stable, told:v1)\n" in done.out) == (0, True), done.err
+    assert operate("image", "show", "told:stable").code == 3
+    # The same content under another name is not what was asked to go.
+    assert operate("image", "verify", "kept:v1").code == 0
+    assert operate("image", "rm", "kept", "-y").code == 0
+
+
 def test_verify_finds_damage_and_publishing_again_mends_it(operate: Any, running: Any, tmp_path: Path) -> None:
     source = tmp_path / "weights.bin"
     source.write_bytes(os.urandom(900_000))

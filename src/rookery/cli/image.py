@@ -173,15 +173,34 @@ def tag_version(
 def remove(
     client: Client,
     name: ImageName,
-    version: Annotated[str, typer.Option(help="Only this version: the first digits of its id, or a tag.")] = "",
+    version: Annotated[
+        str, typer.Option(help="Only this version, with all its tags: the first digits of its id, or a tag.")
+    ] = "",
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Remove an image, or one version of it, and its files. Refused while nodes have it."""
-    what = f"{name}@{version}" if version else f"{name} with {len(client.image(name).versions)} versions"
-    confirm(f"remove {what}?", yes=yes)
-    removed = client.remove_image(name, version)
+    """Remove an image, or one version of it with all its tags, and its files. Refused while nodes have it."""
+    versions = client.image(name).versions
+    if version:
+        versions = (_version_of(client, name, versions, version),)
+    going = "; ".join(_with_tags(item) for item in versions)
+    confirm(f"remove {going}?" if version else f"remove {name}: {going}?", yes=yes)
+    # By its id: what was asked about goes, also when a tag has moved on since.
+    removed = client.remove_image(name, versions[0].id if version else "")
     if as_json:
         render.show_json(removed)
-    else:
-        render.out().print(f"removed {', '.join(render.short(item) for item in removed.removed)}", markup=False)
+        return
+    known = {item.id: item for item in versions}
+    told = (_with_tags(known[item]) if item in known else f"version {render.short(item)}" for item in removed.removed)
+    render.out().print(f"removed {'; '.join(told)}", markup=False)
+
+
+def _version_of(client: Client, name: str, versions: tuple[types.Version, ...], version: str) -> types.Version:
+    """The version of an image that a tag or the first digits of an id mean, as the head takes them."""
+    tagged = next((item for item in versions if version in item.tags), None)
+    return tagged or client.version(f"{name}@{version}").version
+
+
+def _with_tags(version: types.Version) -> str:
+    tags = ", ".join(f"{version.image}:{tag}" for tag in version.tags)
+    return f"version {render.short(version.id)} ({tags or 'no tags'})"

@@ -143,6 +143,17 @@ def test_what_a_node_is_assigned_stays(catalog: Catalog, make_version: Make, ref
     assert _kind(catalog.image, "base") is ErrorKind.NOT_FOUND
 
 
+def test_a_version_goes_under_one_name_or_all(catalog: Catalog, make_version: Make) -> None:
+    first, second = make_version("a", "same"), make_version("b", "same")
+    catalog.add_version(first)
+    catalog.add_version(second)
+    assert [removed.image for removed in catalog.remove_version(first.id, "a")] == ["a"]
+    assert [image.name for image in catalog.images()] == ["b"]
+    catalog.add_version(first)
+    assert {removed.image for removed in catalog.remove_version(first.id)} == {"a", "b"}
+    assert catalog.images() == ()
+
+
 def test_what_stays_under_another_name_may_go(catalog: Catalog, make_version: Make) -> None:
     first, second = make_version("a", "same"), make_version("b", "same")
     catalog.add_version(first)

@@ -181,9 +181,10 @@ class Catalog:
         """Remove an image; returns its versions. Raises `not-found`, or `conflict` while a node needs one of them."""
         return self._database.write(lambda connection: images.remove_image(connection, name))
 
-    def remove_version(self, version_id: str) -> tuple[Version, ...]:
-        """Remove a version under every image that has it; returns these. Raises as `remove_image`."""
-        return self._database.write(lambda connection: images.remove_version(connection, version_id))
+    def remove_version(self, version_id: str, image: str | None = None) -> tuple[Version, ...]:
+        """Remove a version with its tags, under `image` or under every image that has it; returns these. Raises as
+        `remove_image`."""
+        return self._database.write(lambda connection: images.remove_version(connection, version_id, image))
 
     # Events
 

@@ -147,12 +147,14 @@ def remove_image(connection: Connection, name: str) -> tuple[Version, ...]:
     return versions
 
 
-def remove_version(connection: Connection, version_id: str) -> tuple[Version, ...]:
-    """Delete a version under every image that has it, and images that have nothing left. Raises as `remove_image`."""
+def remove_version(connection: Connection, version_id: str, image_name: str | None = None) -> tuple[Version, ...]:
+    """Delete a version under one image, or under every image that has it, and images that have nothing left. Raises as
+    `remove_image`."""
     by_id(connection, version_id)
-    versions = find(connection, prefix=version_id)
+    versions = find(connection, image=image_name, prefix=version_id)
     _refuse_needed(connection, versions, f"version {version_id[:12]}")
-    connection.execute(delete(VersionModel).where(VersionModel.id == version_id))
+    key = [VersionModel.id == version_id, *([VersionModel.image == image_name] if image_name is not None else [])]
+    connection.execute(delete(VersionModel).where(*key))
     left = select(VersionModel.id).where(VersionModel.image == ImageModel.name).exists()
     names = [version.image for version in versions]
     connection.execute(delete(ImageModel).where(ImageModel.name.in_(names), ~left))

@@ -60,11 +60,7 @@ class _Images:
 
     def remove(self, name: str, version: str) -> types.Removed:
         if version:
-            found = self._one(name, version)
-            if all(row.id == found.id for row in self._catalog.image(name).versions):
-                removed = self._catalog.remove_image(name)
-            else:
-                removed = self._catalog.remove_version(found.id)
+            removed = self._catalog.remove_version(self._one(name, version).id, name)
         else:
             removed = self._catalog.remove_image(name)
         self._published.removed(removed)
