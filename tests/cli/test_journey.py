@@ -71,7 +71,10 @@ def test_many_nodes_stand_below_each_other() -> None:
 
 def test_live_view_is_bounded_and_shows_trouble_first() -> None:
     ready = tuple(replace(READY, name=f"r{number:03}") for number in range(100))
-    text = drawn(journey.live(Status(0.0, (*ready, FETCHING, FAILED)), 12.0))
+    text = drawn(journey.live(Status(0.0, (*ready, FETCHING, FAILED)), {"n01": 5_000_000.0}, 12.0))
+    assert text.count("5.0 MB/s") == 2
+    row = next(line for line in text.splitlines() if line.startswith("n01"))
+    assert row.split()[-6:] == ["5.0", "MB/s", "25", "%", "75", "%"]
     assert "100 of 102 ready, 1 failed" in text
     assert "n01" in text
     assert "the manifest's signature is wrong" in text
@@ -89,7 +92,8 @@ def test_lines_tell_only_what_changed() -> None:
     assert journey.lines(before, STATUS) == []
     later = replace(STATUS, nodes=(replace(FETCHING, step="verify"), READY, FAILED))
     assert journey.lines(before, later) == ["n01: provisioning, verify, 75 % peers, 25 % head"]
-    assert journey.transfer_line(STATUS) == "fetching on 1 nodes: 40.0 MB of 100.0 MB, 5.0 MB/s"
+    assert journey.transfer_line(STATUS, {"n01": 5_000_000}) == "fetching on 1 node: 40.0 MB of 100.0 MB, 5.0 MB/s"
+    assert journey.transfer_line(STATUS, {}) == "fetching on 1 node: 40.0 MB of 100.0 MB"
 
 
 def test_sizes_and_times() -> None:

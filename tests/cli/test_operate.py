@@ -109,6 +109,15 @@ def test_answering_no_changes_nothing(operate: Any, running: Any) -> None:
     assert "rack" not in operate("node", "list", "n1").out
 
 
+def test_no_node_fits(operate: Any) -> None:
+    for argv in (("status",), ("node", "list")):
+        assert "no nodes yet" in operate(*argv).err
+    operate("node", "add", "n1")
+    for argv in (("status", "x*"), ("node", "list", "x*")):
+        assert operate(*argv).err == "no node fits x*\n"
+    assert operate("node", "rm", "n1", "-y").out == "removed 1 node\n"
+
+
 def test_rename(operate: Any) -> None:
     operate("node", "add", "n1")
     assert operate("node", "rename", "n1", "login1", "-y").code == 0

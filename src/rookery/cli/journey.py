@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rookery.api.types import NodeStatus, Status
 from rookery.cli import render
+from rookery.cli.rates import fetches
 
 # Steps as nodes name them (wire/report.Step), in the order of a journey.
 STEPS = (
@@ -50,12 +51,17 @@ def elapsed(node: NodeStatus) -> float:
 
 def from_where(node: NodeStatus) -> str:
     """How a node's bytes divide: `83 % peers, 17 % head`; empty when there are none."""
-    transfer = node.transfer
-    whole = transfer.from_head + transfer.from_peers
+    head, peers = _shares(node)
+    return f"{peers} peers, {head} head" if peers else ""
+
+
+def _shares(node: NodeStatus) -> tuple[str, str]:
+    """What part of a node's bytes came from the head, and from peers; empty when there are none."""
+    whole = node.transfer.from_head + node.transfer.from_peers
     if not whole:
-        return ""
-    peers = round(100 * transfer.from_peers / whole)
-    return f"{peers} % peers, {100 - peers} % head"
+        return "", ""
+    peers = round(100 * node.transfer.from_peers / whole)
+    return f"{100 - peers} %", f"{peers} %"
 
 
 def states_table(status: Status) -> Table:
@@ -110,7 +116,7 @@ def copies_lines(status: Status) -> list[str]:
     """What the head sent, in copies of each version."""
     return [
         f"The head sent {item.copies:.2f} copies of {item.image} ({render.short(item.version)}, "
-        f"{render.size(item.size)}): {render.size(item.sent)} to {item.nodes} node{'' if item.nodes == 1 else 's'}."
+        f"{render.size(item.size)}): {render.size(item.sent)} to {render.nodes(item.nodes)}."
         for item in status.copies
     ]
 
@@ -125,26 +131,25 @@ def final(status: Status) -> Group:
     return Group(*parts, *(["", *copies] if copies else []))
 
 
-def live(status: Status, seconds: float) -> Group:
-    """The live view: a head line, then one row a node with a bar; those under way come first."""
+def live(status: Status, rates: Mapping[str, float], seconds: float) -> Group:
+    """The live view: a head line, then one row a node with a bar; those under way come first. rates: see rates.py."""
     ready = sum(node.state == "ready" for node in status.nodes)
     failed = sum(node.state == "failed" for node in status.nodes)
-    total = sum(node.transfer.rate for node in status.nodes)
     line = Text(f"{ready} of {len(status.nodes)} ready", style="bold")
     line.append(f", {failed} failed" if failed else "", style="red")
-    line.append(f"   {render.seconds(seconds)}   {render.rate(total)} in all")
+    line.append(f"   {render.seconds(seconds)}   {render.rate(sum(rates.values()))} in all")
     order = sorted(status.nodes, key=lambda node: (node.state == "ready", node.state == "new"))
-    columns = ("NODE", "STEP", "", "FETCHED", "RATE", "FROM PEERS")
+    columns = ("NODE", "STEP", "", "FETCHED", "RATE", "FROM HEAD", "PEERS")
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         drawn.add_column(column, justify="right" if column in columns[3:] else "left", no_wrap=column != "STEP")
     for node in order[:LIVE_NODES]:
-        drawn.add_row(*_live_row(node))
+        drawn.add_row(*_live_row(node, rates.get(node.name)))
     rest = len(order) - LIVE_NODES
     return Group(line, drawn, *([Text(f"and {rest} more", style="dim")] if rest > 0 else []))
 
 
-def _live_row(node: NodeStatus) -> tuple[RenderableType, ...]:
+def _live_row(node: NodeStatus, rate: float | None) -> tuple[RenderableType, ...]:
     transfer = node.transfer
     bar = ProgressBar(total=transfer.total, completed=transfer.done, width=20) if transfer.total else ""
     return (
@@ -152,8 +157,8 @@ def _live_row(node: NodeStatus) -> tuple[RenderableType, ...]:
         Text(where(node), style=render.STATE_STYLE.get(node.state, "")),
         bar,
         render.size(transfer.done) if transfer.total else "",
-        render.rate(transfer.rate) if transfer.rate else "",
-        render.share(transfer.from_peers, transfer.from_head + transfer.from_peers),
+        render.rate(rate) if rate is not None else "",
+        *_shares(node),
     )
 
 
@@ -171,14 +176,12 @@ def lines(before: Mapping[str, NodeStatus], status: Status) -> list[str]:
     return found
 
 
-def transfer_line(status: Status) -> str:
-    """One plain line for all fetches under way; empty when there are none."""
-    busy = [
-        node for node in status.nodes if node.step == "fetch" and node.state == "provisioning" and node.transfer.total
-    ]
+def transfer_line(status: Status, rates: Mapping[str, float]) -> str:
+    """One plain line for all fetches under way; empty when there are none. rates: see rates.py."""
+    busy = [node for node in status.nodes if fetches(node)]
     if not busy:
         return ""
     done = sum(node.transfer.done for node in busy)
     total = sum(node.transfer.total for node in busy)
-    rate = sum(node.transfer.rate for node in busy)
-    return f"fetching on {len(busy)} nodes: {render.size(done)} of {render.size(total)}, {render.rate(rate)}"
+    text = f"fetching on {render.nodes(len(busy))}: {render.size(done)} of {render.size(total)}"
+    return f"{text}, {render.rate(sum(rates.values()))}" if rates else text

@@ -157,7 +157,7 @@ def list_nodes(client: Client, nodes: MaybeNoderange = "", as_json: Json = False
     if rows:
         render.out().print(render.table(("NODE", "STATE", "IMAGE", "MODE", "MAC", "ADDRESS", "ATTRIBUTES"), rows))
     else:
-        render.err().print("no nodes yet; 'rookery node add' names them, and machines that boot are discovered")
+        render.err().print(render.no_nodes(nodes), markup=False)
 
 
 def _attributes(node: types.Node) -> str:
@@ -228,9 +228,9 @@ def hardware(facts: dict[str, object]) -> list[tuple[str, str]]:
 @speaks_to_head
 def remove(client: Client, nodes: Noderange, yes: Yes = False, as_json: Json = False) -> None:
     """Forget nodes. A machine that boots again is discovered anew."""
-    confirm(f"remove {nodes}, {len(client.nodes(nodes).nodes)} nodes?", yes=yes)
+    confirm(f"remove {nodes}, {render.nodes(len(client.nodes(nodes).nodes))}?", yes=yes)
     removed = client.remove_nodes(nodes)
     if as_json:
         render.show_json(removed)
     else:
-        render.out().print(f"removed {len(removed.removed)} nodes", markup=False)
+        render.out().print(f"removed {render.nodes(len(removed.removed))}", markup=False)

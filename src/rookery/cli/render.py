@@ -130,6 +130,18 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else ""
 
 
+def nodes(count: int) -> str:
+    """A number of nodes: `1 node`, `16 nodes`."""
+    return f"{count} node{'' if count == 1 else 's'}"
+
+
+def no_nodes(noderange: str) -> str:
+    """What to say when a noderange, or the empty one for all nodes, has no node."""
+    if noderange:
+        return f"no node fits {noderange}"
+    return "no nodes yet; 'rookery node add' names them, and machines that boot are discovered"
+
+
 def examples(*lines: str) -> str:
     """The epilog of a command: one example a line, as typed."""
     return "\n\n".join(["[bold]Examples:[/bold]", *(f"  {line.replace('[', chr(92) + '[')}" for line in lines)])

@@ -14,6 +14,7 @@ from rookery.api.types import NodeStatus, Status
 from rookery.cli import journey, render
 from rookery.cli.connection import speaks_to_head
 from rookery.cli.options import Json, MaybeNoderange
+from rookery.cli.rates import Rates
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, RookeryError
 
@@ -36,7 +37,7 @@ def status(
         return
     console = render.out()
     if not found.nodes:
-        render.err().print("no nodes yet; 'rookery node add' names them, and machines that boot are discovered")
+        render.err().print(render.no_nodes(nodes), markup=False)
         return
     console.print(journey.states_table(found))
     console.print()
@@ -69,6 +70,8 @@ def watch(
         raise RookeryError(
             f"{len(late)} of {len(last.nodes)} nodes did not get ready"
             if last.nodes
+            else f"no node fits {nodes}"
+            if nodes
             else "there are no nodes to get ready",
             details="\n".join(f"{node.name}: {journey.where(node)}" for node in late[:50]),
             hint=f"rookery events --subject node:{late[0].name}" if late else "rookery node add",
@@ -109,6 +112,7 @@ def _ask(client: Client, nodes: str, last: Status) -> Status:
 
 class _LiveView:
     def __init__(self) -> None:
+        self._rates = Rates()
         self._live = Live(console=render.err(), refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -119,11 +123,12 @@ class _LiveView:
         self._live.stop()
 
     def show(self, status: Status, seconds: float) -> None:
-        self._live.update(journey.live(status, seconds))
+        self._live.update(journey.live(status, self._rates.look(status), seconds))
 
 
 class _LinesView:
     def __init__(self) -> None:
+        self._rates = Rates()
         self._before: dict[str, NodeStatus] = {}
         self._spoke_at = 0.0
 
@@ -134,8 +139,8 @@ class _LinesView:
         pass
 
     def show(self, status: Status, seconds: float) -> None:
-        said = journey.lines(self._before, status)
-        if seconds - self._spoke_at >= LINE_SECONDS and (line := journey.transfer_line(status)):
+        said, rates = journey.lines(self._before, status), self._rates.look(status)
+        if seconds - self._spoke_at >= LINE_SECONDS and (line := journey.transfer_line(status, rates)):
             self._spoke_at = seconds
             said.append(line)
         for line in said:
