@@ -10,6 +10,8 @@ import pytest
 from rookery.head import init as making
 from rookery.head.config import DhcpMode, Paths, load
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
@@ -18,7 +20,7 @@ def mode(path: Path) -> int:
 def test_a_new_head(rookery: Any, tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "head"
     keys = tmp_path / "keys"
-    keys.write_text("# mine\nssh-ed25519 AAAA me\n")
+    keys.write_text(f'# mine\n\n  # his\n{KEY} me\nfrom="10.0.0.1" {KEY}\n')
     words = ("--interface", "rk-none", "--address", "10.0.0.1", "--dhcp", "full", "--dhcp-range", "10.0.0.9-10.0.0.20")
     done = rookery("init", "--dir", str(directory), *words, "--authorized-keys", str(keys))
     assert (done.code, "rk-none" in done.err) == (0, True)
@@ -26,12 +28,33 @@ def test_a_new_head(rookery: Any, tmp_path: Path) -> None:
     paths = Paths(directory)
     config = load(directory)
     assert (config.dhcp.mode, config.dhcp.range) == (DhcpMode.FULL, "10.0.0.9-10.0.0.20")
-    assert config.nodes.authorized_keys == ("ssh-ed25519 AAAA me",)
+    assert config.nodes.authorized_keys == (f"{KEY} me", f'from="10.0.0.1" {KEY}')
     for secret in (paths.config, paths.site_key, paths.operator_token, paths.database):
         assert mode(secret) == 0o600
     assert len(paths.site_public.read_text().strip()) == 64
     again = rookery("init", "--dir", str(directory))
     assert (again.code, "already" in again.err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ssh-ed25519",
+        "ssh-ed25519 AAAA me",
+        KEY[:-1],
+        KEY.replace("ssh-ed25519", "ssh-rsa"),
+        KEY.split()[1],
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        "me@example.org",
+    ],
+)
+def test_what_is_no_public_key(rookery: Any, tmp_path: Path, line: str) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"# mine\n{KEY} me\n{line}\n")
+    done = rookery("init", "--dir", str(tmp_path / "head"), "--address", "127.0.0.1", "--authorized-keys", str(keys))
+    assert (done.code, f"{keys}:3: " in done.err) == (2, True), done.err
+    assert line not in done.err.replace("try: a line is as in id_ed25519.pub: ssh-ed25519 AAAAC3Nz... comment", "")
+    assert not (tmp_path / "head").exists()
 
 
 def test_without_anything_it_takes_this_hosts_usual_address(rookery: Any, tmp_path: Path) -> None:

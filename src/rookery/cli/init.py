@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,8 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.config import DhcpMode
 
 app = typer.Typer()
+# A key's type and its base64, wherever they stand in a line: options may come before them (sshd(8)).
+KEY = re.compile(r"(?<!\S)((?:ssh|ecdsa|sk)-[\w@.-]+)\s+([A-Za-z0-9+/]+=*)(?!\S)")
 
 
 @app.command(
@@ -65,7 +69,28 @@ def init(
 
 def _keys(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text().splitlines()
+        lines = [line.strip() for line in path.read_text().splitlines()]
     except FileNotFoundError:
         raise RookeryError(f"no file {path}", kind=ErrorKind.NOT_FOUND) from None
-    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    except UnicodeDecodeError as error:
+        raise RookeryError(f"{path} is not UTF-8 text: {error}", kind=ErrorKind.INVALID) from None
+    keys = {number: line for number, line in enumerate(lines, 1) if line and not line.startswith("#")}
+    for number, line in keys.items():
+        if not any(_is_key(kind, blob) for kind, blob in KEY.findall(line)):
+            # The line is not shown: it may be of a private key.
+            raise RookeryError(
+                f"{path}:{number}: this is no SSH public key",
+                kind=ErrorKind.INVALID,
+                hint="a line is as in id_ed25519.pub: ssh-ed25519 AAAAC3Nz... comment",
+            )
+    return tuple(keys.values())
+
+
+def _is_key(kind: str, blob: str) -> bool:
+    """Whether base64 `blob` is a key of the type `kind`: it begins with that name and its length (RFC 4253, 6.6)."""
+    try:
+        found = base64.b64decode(blob, validate=True)
+    except ValueError:
+        return False
+    name = kind.encode()
+    return found.startswith(len(name).to_bytes(4, "big") + name) and len(found) > 4 + len(name)
