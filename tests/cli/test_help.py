@@ -62,6 +62,12 @@ def test_help_shows_the_examples(rookery: Any) -> None:
     assert "--dir" in done.out
 
 
+def test_a_flag_shows_no_type(rookery: Any) -> None:
+    for argv in (("image", "rm"), ("watch",), ("serve",), ("doctor",), ("events",), ("version",)):
+        lines = [line for line in rookery(*argv, "--help").out.splitlines() if "--help" not in line]
+        assert not [line for line in lines if "bool" in line.lower()]
+
+
 def test_commands_of_the_readme_are_there() -> None:
     assert {
         "init", "serve", "doctor", "fetch", "publish", "deploy", "status", "watch", "events", "version", "ticket",

@@ -65,7 +65,7 @@ def test_a_missing_library_names_what_to_install(rookery: Any, monkeypatch: pyte
     monkeypatch.setitem(__import__("sys").modules, "rookery.head.init", None)
     done = rookery("init", "--dir", str(tmp_path / "head"))
     assert done.code == 7
-    assert "pip install 'rookery[head]'" in done.err
+    assert "pip install '.[head]' in a clone" in done.err
 
 
 def test_version(rookery: Any) -> None:

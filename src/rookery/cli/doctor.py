@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rookery.cli import render
 from rookery.cli.connection import Directory, head_directory
-from rookery.cli.options import Json
+from rookery.cli.options import Json, flag
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.config import Paths, load
@@ -25,7 +25,7 @@ STYLE = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 def doctor(
     directory: Directory = None,
     rivals: Annotated[
-        bool, typer.Option("--rivals", help="Ask who answers DHCP on the interface, also with dhcp.mode off.")
+        bool, flag("--rivals", help="Ask who answers DHCP on the interface, also with dhcp.mode off.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -12,7 +12,7 @@ from rookery.api import types
 from rookery.api.client import Client
 from rookery.cli import render
 from rookery.cli.connection import speaks_to_head
-from rookery.cli.options import Json
+from rookery.cli.options import Json, flag
 from rookery.cli.render import examples
 
 app = typer.Typer()
@@ -25,7 +25,7 @@ WAIT_SECONDS = 30.0
 @speaks_to_head
 def events(
     client: Client,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until Ctrl-C.")] = False,
+    follow: Annotated[bool, flag("--follow", "-f", help="Go on, until Ctrl-C.")] = False,
     subject: Annotated[str, typer.Option(help="Only of node:NAME, image:NAME or head.")] = "",
     after: Annotated[int, typer.Option(help="Only those with a higher id.", min=0)] = 0,
     as_json: Json = False,

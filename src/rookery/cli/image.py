@@ -12,7 +12,7 @@ from rookery.api import types
 from rookery.api.client import Client
 from rookery.cli import complete, jobs, render
 from rookery.cli.connection import speaks_to_head
-from rookery.cli.options import Json, Yes, confirm
+from rookery.cli.options import Json, Yes, confirm, flag
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, RookeryError
 
@@ -102,7 +102,7 @@ def list_images(client: Client, as_json: Json = False) -> None:
 def show(
     client: Client,
     reference: Reference,
-    packages: Annotated[bool, typer.Option("--packages", help="List its packages too.")] = False,
+    packages: Annotated[bool, flag("--packages", help="List its packages too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show one version: its blobs, kernel, recipe and packages."""

@@ -60,7 +60,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     _version_wanted: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Cluster provisioning in which machines hand the operating system to each other."""
@@ -99,7 +100,7 @@ def main() -> None:
     try:
         app()
     except ModuleNotFoundError as error:
-        hint = "pip install 'rookery[head]'"
+        hint = "pip install '.[head]' in a clone of rookery"
         record = ErrorRecord(ErrorKind.MISSING, f"this needs the Python module {error.name}", hint=hint)
         typer.echo(text_of(record), err=True)
         sys.exit(EXIT_CODES[record.kind])

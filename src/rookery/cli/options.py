@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,15 @@ from rookery.api.types import Changes
 from rookery.cli import complete, render
 from rookery.errors import ErrorKind, RookeryError
 
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
+
+def flag(*names: str, help: str) -> Any:  # noqa: A002 - Typer's own word
+    """An option without a value, whose help says nothing of a type."""
+    return typer.Option(*names, help=help, metavar="")
+
+
+Json = Annotated[bool, flag("--json", help="As JSON.")]
+Yes = Annotated[bool, flag("-y", "--yes", help="Do not ask.")]
+DryRun = Annotated[bool, flag("--dry-run", help="Only show what would change.")]
 NODERANGE_HELP = "Nodes: n01, n[01-16], n[01-16]!n03, @group, @all."
 Noderange = Annotated[str, typer.Argument(metavar="NODERANGE", help=NODERANGE_HELP, autocompletion=complete.nodes)]
 OneNode = Annotated[str, typer.Argument(metavar="NODE", help="The name of one node.", autocompletion=complete.nodes)]

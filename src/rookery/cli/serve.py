@@ -9,6 +9,7 @@ import typer
 
 from rookery import log
 from rookery.cli.connection import Directory, head_directory
+from rookery.cli.options import flag
 from rookery.cli.render import examples
 from rookery.head import unit
 
@@ -18,9 +19,9 @@ app = typer.Typer()
 @app.command("serve", epilog=examples("rookery serve", "rookery serve --dir ./head -v", "rookery serve --install-unit"))
 def serve(
     directory: Directory = None,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
-    install_unit: Annotated[bool, typer.Option("--install-unit", help="Install a systemd unit for this head.")] = False,
-    print_unit: Annotated[bool, typer.Option("--print-unit", help="Print that unit.")] = False,
+    verbose: Annotated[bool, flag("-v", "--verbose", help="Log more.")] = False,
+    install_unit: Annotated[bool, flag("--install-unit", help="Install a systemd unit for this head.")] = False,
+    print_unit: Annotated[bool, flag("--print-unit", help="Print that unit.")] = False,
 ) -> None:
     """Run the head in the foreground: HTTP, API, tracker, seeder, and dnsmasq for DHCP and TFTP. Ctrl-C ends it."""
     from rookery.head import serve as head  # noqa: PLC0415 - needs the extra 'head'

@@ -13,7 +13,7 @@ from rookery.api.client import Client
 from rookery.api.types import NodeStatus, Status
 from rookery.cli import journey, render
 from rookery.cli.connection import speaks_to_head
-from rookery.cli.options import Json, MaybeNoderange
+from rookery.cli.options import Json, MaybeNoderange, flag
 from rookery.cli.rates import Rates
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, RookeryError
@@ -27,7 +27,7 @@ LINE_SECONDS = 5.0  # between plain lines about bytes
 def status(
     client: Client,
     nodes: MaybeNoderange = "",
-    steps: Annotated[bool, typer.Option("--steps", help="The seconds in each step too.")] = False,
+    steps: Annotated[bool, flag("--steps", help="The seconds in each step too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show how nodes stand: folded by state, then one row a node."""
@@ -49,12 +49,12 @@ def status(
 def watch(
     client: Client,
     nodes: MaybeNoderange = "",
-    until_ready: Annotated[bool, typer.Option("--until-ready", help="End when every node is ready.")] = False,
+    until_ready: Annotated[bool, flag("--until-ready", help="End when every node is ready.")] = False,
     timeout: Annotated[
         float | None, typer.Option(help="With --until-ready: give up after so many seconds.", min=0, metavar="SECONDS")
     ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2, max=60)] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="At the end print the status as JSON.")] = False,
+    as_json: Annotated[bool, flag("--json", help="At the end print the status as JSON.")] = False,
 ) -> None:
     """Watch nodes come up; plain lines where there is no terminal. Ends with a table, on Ctrl-C too.
 

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from rookery import __version__
+from rookery.cli.options import flag
 from rookery.cli.render import examples, show_json
 
 app = typer.Typer()
 
 
 @app.command("version", epilog=examples("rookery version", "rookery version --json"))
-def version(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def version(as_json: Annotated[bool, flag("--json", help="As JSON.")] = False) -> None:
     """Print the version of this program and of what it runs on."""
     found = {"rookery": __version__, "python": platform.python_version(), "machine": platform.machine()}
     if as_json:

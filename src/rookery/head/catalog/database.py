@@ -177,7 +177,7 @@ def _engine(url: URL) -> Engine:
             f"the database driver for {url.get_backend_name()} is not installed",
             kind=ErrorKind.MISSING,
             details=str(error),
-            hint="pip install 'rookery[postgresql]'",
+            hint="pip install '.[postgresql]' in a clone of rookery",
         ) from error
 
 
