@@ -51,7 +51,13 @@ def test_nodes(operate: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "named"),
-    [("n1", ":1: "), ("n1,zz", "zz"), ("n1,52:54:00:00:00:01,10.0.0.1,more", ":1: "), (",52", ":1: ")],
+    [
+        ("n1", ":1: "),
+        ("n1,zz", ":1: 'zz' is not a MAC"),
+        ("n1,52:54:00:00:00:01,10.0.0.300", ":1: "),
+        ("n1,52:54:00:00:00:01,10.0.0.1,more", ":1: "),
+        (",52", ":1: "),
+    ],
 )
 def test_a_table_with_an_error(operate: Any, tmp_path: Path, line: str, named: str) -> None:
     table = tmp_path / "machines.csv"

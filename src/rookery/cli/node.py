@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import ipaddress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from rookery.cli.connection import speaks_to_head
 from rookery.cli.options import DryRun, Json, MaybeNoderange, Noderange, OneNode, Yes, apply, confirm
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, RookeryError
+from rookery.wire.facts import normalize_mac
 
 app = typer.Typer(no_args_is_help=True, help="Add, show, change and remove nodes.")
 
@@ -61,6 +63,12 @@ def read_machines(path: Path) -> tuple[types.Machine, ...]:
                 f"{path}:{number}: expected name,mac or name,mac,address, got {line!r}", kind=ErrorKind.INVALID
             )
         name, mac, address = cells[0], cells[1], cells[2] if len(cells) == 3 else ""
+        try:
+            normalize_mac(mac)
+            if address:
+                ipaddress.IPv4Address(address)
+        except ValueError as error:
+            raise RookeryError(f"{path}:{number}: {error}", kind=ErrorKind.INVALID) from None
         before = found.get(name, types.Machine(name))
         found[name] = types.Machine(name, (*before.macs, mac), address or before.address)
     return tuple(found.values())
