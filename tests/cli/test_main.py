@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,18 @@ def test_a_head_that_is_not_running(rookery: Any, tmp_path: Path) -> None:
     done = rookery("status", "--dir", str(tmp_path))
     assert done.code == 6
     assert f"is the head running? start it: rookery serve --dir {tmp_path}" in done.err
+
+
+def test_a_head_that_has_only_begun_to_start(rookery: Any, tmp_path: Path) -> None:
+    (tmp_path / "operator.token").write_text("secret\n")
+    lock = tmp_path / "serve.lock"
+    with lock.open("w") as held:
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        done = rookery("status", "--dir", str(tmp_path))
+    assert (done.code, "the head is starting; try again in a minute" in done.err) == (6, True)
+    # A head that was killed leaves the file, and its number may be another process's by now.
+    assert "is the head running?" in rookery("status", "--dir", str(tmp_path)).err
 
 
 def test_a_head_elsewhere_that_is_not_running(rookery: Any) -> None:

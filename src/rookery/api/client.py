@@ -43,6 +43,7 @@ from rookery.errors import ErrorKind, ErrorRecord, RookeryError
 T = TypeVar("T")
 MOST_ANSWER = 1 << 28
 SECONDS = 30.0
+LOCK = "serve.lock"  # beside the socket
 
 _KIND_OF_STATUS = {
     400: ErrorKind.INVALID,
@@ -206,6 +207,13 @@ class Client:
                 kind=ErrorKind.UNAVAILABLE,
                 hint="look at its log: journalctl -u rookery",
             )
+        if self._socket is not None and _is_held(self._socket.with_name(LOCK)):
+            return RookeryError(
+                f"the head at {self._where} does not answer yet",
+                kind=ErrorKind.UNAVAILABLE,
+                details=str(error),
+                hint="the head is starting; try again in a minute (the first start packs the agent)",
+            )
         start = f"rookery serve --dir {self._socket.parent}" if self._socket else "rookery serve"
         return RookeryError(
             f"the head at {self._where} cannot be reached",
@@ -213,6 +221,16 @@ class Client:
             details=str(error),
             hint=f"is the head running? start it: {start}",
         )
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether the process whose id stands in the file `lock` has it open, as a head has from its first moment to its
+    last. Only looks: who tried the lock itself could be in the way of a head that takes it."""
+    try:
+        of_head = Path("/proc", str(int(lock.read_text())), "fd")
+        return any(file.exists() and file.samefile(lock) for file in of_head.iterdir())
+    except (OSError, ValueError):
+        return False
 
 
 def record_of_problem(status: int, body: bytes) -> ErrorRecord:
