@@ -17,7 +17,7 @@ from rookery.node.fetch.metainfo import Metainfo
 from rookery.node.fetch.policy import Limits, Situation, Why
 from rookery.node.fetch.ranges import Delivery, RangeWorker
 from rookery.node.fetch.stats import Ledger
-from rookery.node.fetch.swarm import News, Swarm, disk_error
+from rookery.node.fetch.swarm import Look, News, Swarm, disk_error
 from rookery.wire import routes
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
@@ -31,9 +31,10 @@ STEER = 0.25  # s between two decisions
 TELL = 0.5  # s between two calls of on_progress
 TRY_HEAD = 2.0  # s between two tries to reach a head's seeder that is not connected
 HELD = 64 << 20  # bytes that came by HTTP and are not checked yet, at most
-STUCK = 3.0  # s after which a piece that was put in should be whole
 MOST_TRIES = 3  # of putting a piece in
 MOST_CONFUSIONS = 20
+SLOWEST = 2e6  # bytes/s at which a disk still writes and reads
+UNTOLD = 5.0  # s after the end of a look after which its notice is not waited for any more
 REFUSED = 10.0  # s without anything after which the head's "no" is taken for an answer
 _FINAL = (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN, ErrorKind.NOT_FOUND, ErrorKind.INVALID)
 
@@ -54,9 +55,13 @@ class Loop:
         self._dice = random.Random()  # noqa: S311 - jitter
         now = time.monotonic()
         self._began = self._last_block = self._last_whole = self._last_progress = now
+        self._last_any_whole = now  # whoever it came from
+        self._delivered: set[int] = set()  # pieces that ever came right by HTTP
         self._gave = False
         self._missing = set(range(metainfo.pieces))
-        self._checked = False
+        self._checked = False  # False: a look through the file is under way
+        self._seen: tuple[Look, float] | None = None  # how the look stood when it last moved, and when that was
+        self._told_checked = False
         self._found: set[int] = set()  # pieces that were there before anything was fetched
         self._confusions = 0
         self._done = 0
@@ -72,7 +77,9 @@ class Loop:
         # Shared with the HTTP thread: what to ask for, what was asked, what came.
         self._lock = threading.Lock()
         self._wanted: tuple[int, ...] = ()
+        self._got: set[int] = set()  # of the wanted ones: what got whole since that was decided
         self._busy: set[int] = set()
+        self._asked: set[int] = set()  # those of the busy ones that are on their way; the others were put in
         self._rest_until: dict[int, tuple[float, int]] = {}
         self._put_in: dict[int, tuple[float, int]] = {}  # by piece: when it was last put in, and how often
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -108,12 +115,13 @@ class Loop:
     def _take(self, news: News, now: float) -> bool:
         if news.error is not None:
             raise disk_error(news.error)
-        if news.confused:
-            self._look_again()
-        self._found.update(news.found)
-        if news.checked and not self._checked:
-            self._start(now)
         self.account(news)
+        self._found.update(news.found)
+        if news.confused:
+            self._look_again(now)  # a notice of the same moment that a look has ended is of an earlier one
+        elif not self._checked:
+            self._told_checked = self._told_checked or news.checked
+            self._watch_look(now)
         if news.given:
             if not self._gave:
                 self._gave, self._last_whole = True, now
@@ -121,9 +129,7 @@ class Loop:
         for piece in news.whole:
             self._whole(piece, now)
         for piece in news.failed:
-            self._ledger.failures += 1
-            with self._lock:
-                self._busy.discard(piece)
+            self._failed(piece, now)
         for address in news.banned:
             if address not in self._ledger.banned:
                 log.warning("%s gave pieces with a wrong digest and is not asked any more", address)
@@ -142,7 +148,7 @@ class Loop:
         for (address, of_head), size in news.given.items():
             self._ledger.block(address, of_head, size, now)
 
-    def _look_again(self) -> None:
+    def _look_again(self, now: float) -> None:
         """A peer's garbage can leave a piece whose v1 digest is right and whose v2 digest is not (or the other way), as
         libtorrent sees it, and it stops the torrent then. What is on disk decides."""
         self._confusions += 1
@@ -153,16 +159,44 @@ class Loop:
                 hint="publish the version again; if it happens again, test this machine's memory",
             )
         log.warning("the swarm engine lost track of which pieces are right; looking through the file again")
-        self._checked, self._missing, self._done = False, set(range(self._metainfo.pieces)), 0
+        self._missing, self._done = set(range(self._metainfo.pieces)), 0
+        self._seen, self._told_checked = None, False
+        self._last_progress = now
         with self._lock:
+            # From here on nothing is asked, and what is on its way is dropped when it comes: the engine does not bear
+            # pieces that are put in while it looks.
+            self._checked = False
             self._wanted = ()
             self._busy.clear()
+            self._asked.clear()
             self._put_in.clear()
-        self._swarm.recheck()
+            self._swarm.recheck()
+
+    def _watch_look(self, now: float) -> None:
+        """See how far the look has come. The engine's notice of its end alone is not believed: it can get lost, or be
+        that of an earlier look. A look that does not move is given up, and the fetch with it."""
+        look = self._swarm.under_look()
+        if self._seen is None or self._seen[0] != look:
+            self._seen = (look, now)
+        silent = now - self._seen[1]
+        if not look.under_way:
+            if self._told_checked or silent >= UNTOLD:
+                self._start(now)
+            return
+        if silent >= self._limits.look + min(self._metainfo.size, HELD) / SLOWEST:
+            raise RookeryError(
+                f"looking through what is there of {self._blob.name} has not moved for {silent:.0f} s",
+                kind=ErrorKind.UNAVAILABLE,
+                details=f"state {look.state}, {look.millionths / 10_000:.1f} % looked through",
+                hint="fetch again: what came so far is kept; if it happens again, test this machine's disk",
+            )
 
     def _start(self, now: float) -> None:
         """The file has been looked through: the clock of the policy starts here, not while a disk was read."""
-        first, self._checked = not self._confusions, True
+        first = not self._confusions
+        self._swarm.end_look()
+        with self._lock:
+            self._checked = True
         for piece, right in enumerate(self._swarm.have()):
             if right and piece in self._missing:
                 self._missing.discard(piece)
@@ -170,7 +204,7 @@ class Loop:
         if first:
             # Not what is there by now: the engine goes on while it is being asked.
             self._ledger.had = sum(self._metainfo.length(piece) for piece in self._found)
-        self._began = self._last_block = self._last_whole = self._last_progress = now
+        self._began = self._last_block = self._last_whole = self._last_progress = self._last_any_whole = now
 
     def _whole(self, piece: int, now: float) -> None:
         if not self._checked:
@@ -179,14 +213,23 @@ class Loop:
             self._rest_until.pop(piece, None)
             self._put_in.pop(piece, None)
             by_http = piece in self._busy
+            self._got.add(piece)
             self._busy.discard(piece)
+            self._asked.discard(piece)
         if piece in self._missing:
             self._missing.discard(piece)
             self._done += self._metainfo.length(piece)
         self._orphans.pop(piece, None)
-        self._last_progress = now
+        self._last_progress = self._last_any_whole = now
         if not by_http:
             self._last_whole = now
+
+    def _failed(self, piece: int, now: float) -> None:
+        self._ledger.failures += 1
+        with self._lock:
+            self._busy.discard(piece)
+            if self._put_in.get(piece, (0.0, 0))[1] > 1:
+                self._rest(piece, now)
 
     def _take_deliveries(self, now: float) -> None:
         while True:
@@ -207,7 +250,9 @@ class Loop:
                 self._ledger.failures_http += 1
             else:
                 self._http_error = None
-                self._last_progress = now
+                if delivery.piece not in self._delivered:  # the same again is no progress
+                    self._delivered.add(delivery.piece)
+                    self._last_progress = now
 
     # -- what to do
 
@@ -237,21 +282,38 @@ class Loop:
         while self._swarm_bytes[0][0] < now - self._limits.quiet:
             self._swarm_bytes.popleft()
 
-    def _unstick(self, now: float) -> None:
+    def _unstick(self, now: float) -> bool:
         """A right piece that was put in and is neither whole nor refused: libtorrent waits there for block digests from
-        a peer that it has banned meanwhile. Put it in again, over what is there; look again if even that does nothing.
+        a peer that it has banned meanwhile. Put it in again, over what is there; look again if even that does nothing
+        (True then). On a slow machine good pieces wait long as well: while any piece gets whole, none is stuck.
         """
+        if now - self._last_any_whole < self._limits.put:
+            return False
         with self._lock:
-            stuck = [piece for piece, (when, _) in self._put_in.items() if now - when >= STUCK and piece in self._busy]
-            self._busy.difference_update(stuck)
+            stuck = [
+                piece
+                for piece, (when, _) in self._put_in.items()
+                if now - when >= self._limits.put and piece in self._busy and piece not in self._asked
+            ]
+            for piece in stuck:
+                self._busy.discard(piece)
+                self._rest(piece, now)
             hopeless = any(self._put_in[piece][1] >= MOST_TRIES for piece in stuck)
         if hopeless:
-            self._look_again()
+            self._look_again(now)
+        return hopeless
+
+    def _rest(self, piece: int, now: float) -> None:
+        """Do not ask for a piece by HTTP for a while, longer each time. The lock is held."""
+        _, times = self._rest_until.get(piece, (0.0, 0))
+        self._rest_until[piece] = (now + policy.rest(times), times + 1)
 
     def _decide(self, now: float) -> None:
         if not self._checked:
+            return  # _watch_look gives up then
+        self._give_up(now)
+        if self._unstick(now):
             return
-        self._unstick(now)
         first_at, first = self._swarm_bytes[0]
         situation = Situation(
             elapsed=now - self._began,
@@ -270,7 +332,7 @@ class Loop:
             self._why = why
         with self._lock:
             self._wanted = wanted
-        self._give_up(now)
+            self._got.clear()
 
     def _give_up(self, now: float) -> None:
         silent = now - self._last_progress
@@ -301,27 +363,31 @@ class Loop:
     def _next_run(self) -> range:
         most = max(self._limits.range // self._metainfo.piece_size, 1)
         with self._lock:
-            if len(self._busy) * self._metainfo.piece_size >= HELD:
+            if not self._checked or len(self._busy) * self._metainfo.piece_size >= HELD:
                 return range(0)
             # What is wanted was decided a moment ago: a piece that came wrong since then rests all the same.
             now = time.monotonic()
             resting = {piece for piece, (until, _) in self._rest_until.items() if until > now}
-            run = policy.first_run(self._wanted, self._busy | resting, most)
+            run = policy.first_run(self._wanted, self._busy | self._got | resting, most)
             self._busy.update(run)
+            self._asked = set(run)
             return run
 
     def _deliver(self, delivery: Delivery) -> None:
-        if delivery.error is not None:
-            with self._lock:
-                self._busy.clear()
-        elif delivery.data is None:
-            with self._lock:
-                self._busy.discard(delivery.piece)
-                _, times = self._rest_until.get(delivery.piece, (0.0, 0))
-                self._rest_until[delivery.piece] = (time.monotonic() + policy.rest(times), times + 1)
-        else:
-            with self._lock:
-                _, times = self._put_in.get(delivery.piece, (0.0, 0))
-                self._put_in[delivery.piece] = (time.monotonic(), times + 1)
-            self._swarm.add_piece(delivery.piece, delivery.data, overwrite=times > 0)
+        # add_piece only leaves a word for the engine: under the lock, none comes between a look's beginning and end.
+        with self._lock:
+            if delivery.error is not None:
+                self._busy -= self._asked  # what was put in is still being looked at
+                self._asked.clear()
+            elif delivery.piece in self._asked:
+                self._asked.discard(delivery.piece)
+                now = time.monotonic()
+                if delivery.data is None:
+                    self._busy.discard(delivery.piece)
+                    self._rest(delivery.piece, now)
+                else:
+                    _, times = self._put_in.get(delivery.piece, (0.0, 0))
+                    self._put_in[delivery.piece] = (now, times + 1)
+                    self._swarm.add_piece(delivery.piece, delivery.data, overwrite=times > 0)
+            # Else it came from the swarm meanwhile, or a look has begun since it was asked for: it is dropped.
         self._deliveries.put(delivery)

@@ -26,7 +26,9 @@ class Limits:
     otherwise waits for 60 s, and asking twice for so few costs nothing. stuck: how long blocks may come without any
     piece getting whole. slow: a rate below it (over `quiet`) counts as nothing. nobody: how long no connected peer may
     have a piece before it is asked for by HTTP; for pieces that are another node's own it is nobody_else, since that
-    node asks for them itself. range: bytes asked for at once. give_up: how long nothing at all may come.
+    node asks for them itself. range: bytes asked for at once. give_up: how long nothing at all may come. put: how long
+    no piece at all may get whole before one that was put in is taken for stuck. look: how long looking through the file
+    may stand still, beside the time in which a slow disk writes what waits.
     """
 
     start: float = 1.0
@@ -39,6 +41,8 @@ class Limits:
     nobody_else: float = 4.0
     range: int = 4 << 20
     give_up: float = 120.0
+    put: float = 20.0
+    look: float = 30.0
 
 
 class Why(StrEnum):

@@ -26,6 +26,8 @@ OWN, OTHERS = 7, 4  # piece priorities; 4 is libtorrent's default
 FLUSH_SECONDS = 120.0
 INCONSISTENT = 217  # libtorrent's errors::torrent_inconsistent_hashes
 _HALF_OPEN = lt.peer_info.connecting | lt.peer_info.handshake
+_STATES = lt.torrent_status.states
+_LOOKED = (_STATES.downloading, _STATES.finished, _STATES.seeding)
 _CATEGORIES = (
     lt.alert_category.error
     | lt.alert_category.status
@@ -71,6 +73,15 @@ class Peer:
     of_head: bool
     complete: bool
     local: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """How looking through the file stands. state: libtorrent's word. millionths: of the file, looked through."""
+
+    under_way: bool
+    state: str
+    millionths: int
 
 
 @dataclass(frozen=True)
@@ -135,12 +146,22 @@ class Swarm:
         self._torrent.add_piece(piece, data, lt.torrent_handle.overwrite_existing if overwrite else 0)
 
     def recheck(self) -> None:
-        """Look through the file again and go on; `checked` follows."""
+        """Look through the file again and go on; `under_look` tells when that is over. Put no piece in before."""
         self._asked.clear()
         self._looking = True
         self._torrent.clear_error()
         self._torrent.force_recheck()
         self._torrent.resume()
+
+    def under_look(self) -> Look:
+        """Whether the file is being looked through, asked of libtorrent now."""
+        status = self._torrent.status(0)
+        under_way = status.state not in _LOOKED or bool(status.errc.value())
+        return Look(under_way, str(status.state), status.progress_ppm if under_way else 0)
+
+    def end_look(self) -> None:
+        """What gets whole from here on was fetched, also when the notice of the look's end got lost."""
+        self._looking = False
 
     def peers(self) -> tuple[Peer, ...]:
         """Who is connected."""
