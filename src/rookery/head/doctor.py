@@ -165,7 +165,9 @@ def python_findings(modules: Iterable[str] = tuple(MODULES)) -> list[Finding]:
         except RunError as error:
             last = (error.completed.stderr.strip().splitlines() or [error.record.message])[-1]
             message = f"{last}; needed for {MODULES.get(module, 'the head')}"
-            found.append(Finding(f"python {module}", Level.FAULT, message, "install rookery[head] with pip again"))
+            found.append(
+                Finding(f"python {module}", Level.FAULT, message, "install rookery with its extra 'head' again")
+            )
     return found or [Finding("python", Level.OK, f"{sys.version.split()[0]}, all modules load")]
 
 
