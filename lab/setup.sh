@@ -12,14 +12,12 @@ PATH=$PATH:/usr/sbin:/sbin
 cd "$here"
 
 missing=""
-packages=""
 need() { # need PACKAGE TEST...: remember the package unless the test holds
     package=$1
     shift
     if ! "$@" >/dev/null 2>&1; then
         missing="$missing $package"
     fi
-    packages="$packages $package"
 }
 have() { command -v "$1"; }
 have_file() { [ -e "$1" ]; }
@@ -48,6 +46,8 @@ if [ "$purpose" = test ]; then
     need ovmf have_file /usr/share/OVMF/OVMF_CODE_4M.fd
     need postgresql have_postgres
     need git have git
+    need curl have curl
+    need openssh-client have ssh
 fi
 
 if [ -n "$missing" ]; then
