@@ -166,7 +166,7 @@ def python_findings(modules: Iterable[str] = tuple(MODULES)) -> list[Finding]:
             last = (error.completed.stderr.strip().splitlines() or [error.record.message])[-1]
             message = f"{last}; needed for {MODULES.get(module, 'the head')}"
             found.append(
-                Finding(f"python {module}", Level.FAULT, message, "install rookery with its extra 'head' again")
+                Finding(f"python {module}", Level.FAULT, message, "pip install '.[head]' in a clone of rookery")
             )
     return found or [Finding("python", Level.OK, f"{sys.version.split()[0]}, all modules load")]
 
