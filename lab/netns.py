@@ -15,6 +15,7 @@ removes what a killed run left behind.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import re
@@ -35,6 +36,7 @@ _PREFIX = "rkroom"
 _NAME = re.compile(_PREFIX + r"-(\d+)-\d+-[a-z0-9]+")
 _NAMESPACES = Path("/run/netns")
 _rooms = itertools.count(1)
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,26 @@ def room() -> Iterator[Room]:
         yield lab
     finally:
         lab.close()
+
+
+@contextlib.contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """Move this thread into a network namespace: sockets, threads and processes made meanwhile stay there.
+
+    Raises OSError when it cannot be entered (setns(2)).
+    """
+    with open("/proc/thread-self/ns/net") as before, open(_NAMESPACES / namespace) as wanted:
+        _set_namespace(wanted.fileno())
+        try:
+            yield
+        finally:
+            _set_namespace(before.fileno())
+
+
+def _set_namespace(handle: int) -> None:
+    if _LIBC.setns(handle, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def require() -> None:

@@ -5,7 +5,6 @@ or its bytes go bad."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -49,18 +48,6 @@ BOOT = "ab" * 16
 SIZE = 16_000_000
 MBIT = 1_000_000
 PATIENCE = 120.0
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-@contextlib.contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """Move this thread into a network namespace: connections made meanwhile begin there."""
-    with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{namespace}") as wanted:
-        try:
-            assert LIBC.setns(wanted.fileno(), 0) == 0
-            yield
-        finally:
-            assert LIBC.setns(before.fileno(), 0) == 0
 
 
 def wait_until(true: Callable[[], object], what: str) -> None:
@@ -171,7 +158,7 @@ def test_the_head_is_killed_in_the_middle_and_started_again(flood: Flood, tmp_pa
     original = (tmp_path / "original").read_bytes()
     with flood.serving() as head:
         flood.room.shape(flood.host, 24 * MBIT)
-        with inside(flood.host.namespace):
+        with netns.entered(flood.host.namespace):
             node, report = journey(flood)
         before = flood.node()
         fetches = [flood.fetch(number) for number in (2, 3, 4)]
@@ -188,7 +175,7 @@ def test_the_head_is_killed_in_the_middle_and_started_again(flood: Flood, tmp_pa
         assert after == before
         assert json.loads(flood.call("image", "list", "--json"))["images"][0]["versions"][0]["id"] == flood.version.id
         # The node goes on with the session that it has, and gets ready.
-        with inside(flood.host.namespace):
+        with netns.entered(flood.host.namespace):
             done = replace(report.transfer, done=SIZE)
             ready = replace(report, sequence=9, step=Step.READY, transfer=done, system="running")
             assert node.report(ready).word is Word.GO_ON

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
-import ctypes
 import http.server
 import os
 import threading
@@ -26,18 +25,6 @@ from rookery.wire import routes
 ADDRESS = "10.78.0.1"
 HEAD = f"http://{ADDRESS}:8470"
 MAC = "52:54:00:78:00:01"
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-@contextlib.contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """Move this thread into a network namespace; sockets, threads and processes made meanwhile stay there."""
-    with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{namespace}") as wanted:
-        try:
-            assert LIBC.setns(wanted.fileno(), 0) == 0
-            yield
-        finally:
-            assert LIBC.setns(before.fileno(), 0) == 0
 
 
 @dataclass
@@ -84,7 +71,7 @@ def serving(head: Head) -> Iterator[None]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with inside(head.namespace):
+    with netns.entered(head.namespace):
         server = http.server.ThreadingHTTPServer((ADDRESS, 8470), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -121,7 +108,7 @@ def head(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Head]:
                     words = ["dnsmasq", "-k", "-C", "/dev/null", "-p", "0", "-i", netns.DEVICE, "--leasefile-ro"]
                     words += ["-F", "10.78.0.150,10.78.0.160", "--user=root", "--pid-file="]
                     foreign.enter_context(room.process(host, words))
-                with inside(room.hub):
+                with netns.entered(room.hub):
                     server.start()
                 yield made
         finally:
