@@ -2,7 +2,6 @@
 """A small machine room: a head, a foreign server and a client, each a network namespace on one bridge."""
 
 import contextlib
-import ctypes
 import itertools
 import os
 from collections.abc import Iterator
@@ -11,22 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.netns import entered
 from rookery.run import run
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _NUMBERS = itertools.count()
-
-
-@contextlib.contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """Move this thread into a network namespace: sockets, threads and processes made meanwhile stay there."""
-    with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{namespace}") as wanted:
-        try:
-            if _LIBC.setns(wanted.fileno(), 0):
-                raise OSError(ctypes.get_errno(), "setns")
-            yield
-        finally:
-            assert _LIBC.setns(before.fileno(), 0) == 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +29,7 @@ class Room:
         run(["ip", "-n", namespace, *words])
 
     def inside(self, namespace: str) -> contextlib.AbstractContextManager[None]:
-        return inside(namespace)
+        return entered(namespace)
 
 
 @pytest.fixture
