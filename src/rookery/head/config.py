@@ -76,10 +76,14 @@ class Database:
 
 @dataclass(frozen=True)
 class Swarm:
-    """Caps in bytes per second, 0 for none. rate: for the head's seeder. seed_rate: for each booted node."""
+    """Caps in bytes per second, 0 for none. rate: for the head's seeder. node_rate: for each node while it fetches.
+    seed_rate: for each booted node. rack_prefix: bits of an IPv4 address that name the rack of a node without the
+    attribute `rack`."""
 
     rate: Annotated[int, Range(0, 2**40)] = 0
+    node_rate: Annotated[int, Range(0, 2**40)] = 0
     seed_rate: Annotated[int, Range(0, 2**40)] = 50_000_000
+    rack_prefix: Annotated[int, Range(1, 32)] = 24
 
 
 @dataclass(frozen=True)

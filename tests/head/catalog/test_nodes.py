@@ -142,6 +142,20 @@ def test_names_and_addresses_are_unique_too(catalog: Catalog) -> None:
     assert catalog.addresses() == (("n1", "10.0.0.1"),)
 
 
+def test_one_attribute_of_all_nodes(catalog: Catalog) -> None:
+    catalog.add_nodes(
+        [
+            Node("n1", address="10.0.0.1", attributes={"rack": "r1", "owner": "x"}),
+            Node("n2", attributes={"rack": ""}),
+            Node("n3", attributes={"owner": 'the "rack"', "racks": "2", "ra_k": "3"}),
+            Node("n4"),
+        ]
+    )
+    assert sorted(catalog.attribute("rack")) == [("n1", "10.0.0.1", "r1"), ("n2", None, "")]
+    assert catalog.attribute("ra_k") == (("n3", None, "3"),)
+    assert catalog.attribute("ra%") == ()
+
+
 def test_mac_races_end_with_one_owner(catalog: Catalog) -> None:
     names = [f"n{number}" for number in range(8)]
     start = threading.Barrier(len(names))

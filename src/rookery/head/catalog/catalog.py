@@ -140,6 +140,11 @@ class Catalog:
         with self._database.reading() as connection:
             return nodes.addresses(connection)
 
+    def attribute(self, key: str) -> tuple[tuple[str, str | None, str], ...]:
+        """(name, fixed address or None, value) of every node that has this attribute, in no order."""
+        with self._database.reading() as connection:
+            return nodes.attribute(connection, key)
+
     # Images
 
     def add_version(self, version: Version, tag: str | None = images.DEFAULT_TAG) -> None:

@@ -150,6 +150,15 @@ def addresses(connection: Connection) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(((row[0], row[1] or "") for row in rows), key=lambda pair: natural_key(pair[0])))
 
 
+def attribute(connection: Connection, key: str) -> tuple[tuple[str, str | None, str], ...]:
+    """(name, fixed address or None, value) of every node that has an attribute, in no order."""
+    columns = (NodeModel.name, NodeModel.address, NodeModel.attributes)
+    # A first choice by text leaves the nodes without it unread.
+    rows = connection.execute(select(*columns).where(NodeModel.attributes.contains(json.dumps(key), autoescape=True)))
+    found = ((row[0], row[1], cast("dict[str, str]", json.loads(row[2])).get(key)) for row in rows)
+    return tuple((name, address, value) for name, address, value in found if value is not None)
+
+
 def refuse_doubles(nodes: Iterable[Node]) -> None:
     """Raise RookeryError `conflict` when two of `nodes` have one name, MAC or address."""
     names: set[str] = set()
