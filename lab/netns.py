@@ -7,6 +7,8 @@
         with lab.process(head, ["python3", "-m", "http.server"]):
             run([*node.inside, "curl", "http://10.77.0.1:8000/"])
 
+A rack is a switch of its own, joined to the hub by a shaped uplink: `lab.host(address, rack=lab.rack(rate))`.
+
 Nothing of it is in the host's own network: the bridge and its ports are in the hub's namespace. Needs root
 (CAP_NET_ADMIN, CAP_SYS_ADMIN) and iproute2. Everything is gone when the block is left, processes included; `sweep`
 removes what a killed run left behind.
@@ -31,6 +33,7 @@ from rookery.run import Child, run, spawn, which
 
 BRIDGE = "br0"
 DEVICE = "eth0"  # the one interface inside every host
+UPLINK = "up0"  # the interface of a rack's switch that leads to the hub
 TAP = "tap0"  # the tap device inside every place for a virtual machine
 _PREFIX = "rkroom"
 _NAME = re.compile(_PREFIX + r"-(\d+)-\d+-[a-z0-9]+")
@@ -42,11 +45,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 @dataclass(frozen=True)
 class Host:
     """A host of the room. namespace: its network namespace. addresses: as given, `10.77.0.2/24`. port: the name of
-    the bridge's end of its link, inside the hub's namespace."""
+    the bridge's end of its link. switch: the namespace where that bridge is: the hub's, or its rack's."""
 
     namespace: str
     addresses: tuple[str, ...]
     port: str
+    switch: str
 
     @property
     def address(self) -> str:
@@ -59,6 +63,15 @@ class Host:
         return ("ip", "netns", "exec", self.namespace)
 
 
+@dataclass(frozen=True)
+class Rack:
+    """A switch with hosts on it and one link, its uplink, to the hub. namespace: where its bridge and `up0`, its end of
+    the uplink, are. port: the hub's end."""
+
+    namespace: str
+    port: str
+
+
 class Room:
     """A hub and the hosts on it. Make it with `room()`; all methods raise RookeryError when a command fails."""
 
@@ -68,28 +81,40 @@ class Room:
         self._numbers = itertools.count(1)
         self._namespaces: list[str] = []
 
-    def host(self, *addresses: str, rate: int = 0, mac: str = "") -> Host:
-        """A new host on the bridge. addresses: with prefix length; none for a host that will ask DHCP. rate: bits per
-        second, each way; 0 is not shaped."""
+    def host(self, *addresses: str, rate: int = 0, mac: str = "", rack: Rack | None = None) -> Host:
+        """A new host on the bridge, or on a rack's. addresses: with prefix length; none for a host that will ask DHCP.
+        rate: bits per second, each way; 0 is not shaped."""
         number = next(self._numbers)
         namespace, port = f"{self.name}-h{number}", f"p{number}"
+        switch = rack.namespace if rack else self.hub
         self._add_namespace(namespace)
-        run(["ip", "-n", self.hub, "link", "add", port, "type", "veth", "peer", "name", DEVICE, "netns", namespace])
-        run(["ip", "-n", self.hub, "link", "set", port, "master", BRIDGE, "up"])
+        self._add_link(switch, port, DEVICE, namespace)
         words = ["address", mac] if mac else []
         run(["ip", "-n", namespace, "link", "set", DEVICE, *words, "up"])
         for address in addresses:
             extra = ["nodad"] if ":" in address else []
             run(["ip", "-n", namespace, "address", "add", address, "dev", DEVICE, *extra])
-        host = Host(namespace, addresses, port)
+        host = Host(namespace, addresses, port, switch)
         if rate:
             self.shape(host, rate)
         return host
 
+    def rack(self, rate: int = 0) -> Rack:
+        """A new rack without hosts. rate: of its uplink, bits per second, each way; 0 is not shaped."""
+        number = next(self._numbers)
+        rack = Rack(f"{self.name}-r{number}", f"p{number}")
+        self._add_namespace(rack.namespace)
+        self._add_link(self.hub, rack.port, UPLINK, rack.namespace)
+        self._add_bridge(rack.namespace, UPLINK)
+        if rate:
+            for namespace, device in ((rack.namespace, UPLINK), (self.hub, rack.port)):
+                self._shape_device(namespace, device, rate)
+        return rack
+
     def shape(self, host: Host, up: int, down: int | None = None) -> None:
         """Limit a host's link: `up` bits per second from it, `down` to it (the same when not given); 0 lifts it."""
         down = up if down is None else down
-        for namespace, device, rate in ((host.namespace, DEVICE, up), (self.hub, host.port, down)):
+        for namespace, device, rate in ((host.namespace, DEVICE, up), (host.switch, host.port, down)):
             self._shape_device(namespace, device, rate)
 
     def machine(self, rate: int = 0) -> Host:
@@ -113,7 +138,7 @@ class Room:
 
     def cut(self, host: Host, connected: bool = False) -> None:
         """Pull a host's cable, or put it back with `connected`."""
-        run(["ip", "-n", self.hub, "link", "set", host.port, "up" if connected else "down"])
+        run(["ip", "-n", host.switch, "link", "set", host.port, "up" if connected else "down"])
 
     @contextlib.contextmanager
     def process(
@@ -141,6 +166,10 @@ class Room:
         """Make the hub. Called by `room()`."""
         self._add_namespace(self.hub)
         self._add_bridge(self.hub)
+
+    def _add_link(self, switch: str, port: str, device: str, namespace: str) -> None:
+        run(["ip", "-n", switch, "link", "add", port, "type", "veth", "peer", "name", device, "netns", namespace])
+        run(["ip", "-n", switch, "link", "set", port, "master", BRIDGE, "up"])
 
     def _add_bridge(self, namespace: str, *devices: str) -> None:
         # No spanning tree and no multicast snooping: ports forward at once, as an access switch is set up to do.
