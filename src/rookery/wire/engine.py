@@ -19,6 +19,7 @@ BLOCK = 16 * 1024  # bytes asked for at a time: fixed by BEP 3 as practised and 
 HEAD_QUEUE = 48  # requests of one node that wait at the head
 NODE_QUEUE = 96  # requests of one node that wait at another
 NEIGHBOURS = 16  # peers that the tracker hands to one caller in a swarm above FULL_MESH
+FROM_OTHER_RACKS = 2  # of these, when the caller's own rack has enough: few bytes cross the uplinks of racks
 FULL_MESH = 32  # up to this many, everybody learns of everybody
 
 # The peer class filter's ranges: all of them are in the one class that the caps below hold for.

@@ -16,8 +16,10 @@ from rookery.head.swarm.tracker import (
     Announce,
     AnnounceReply,
     Peer,
+    Rack,
     Tracker,
     bencode,
+    drawn,
     encode,
     failure,
     handout,
@@ -25,7 +27,7 @@ from rookery.head.swarm.tracker import (
     parse,
     parse_endpoint,
 )
-from rookery.wire.engine import FULL_MESH, NEIGHBOURS
+from rookery.wire.engine import FROM_OTHER_RACKS, FULL_MESH, NEIGHBOURS
 
 V2, V1 = "ab" * 32, "cd" * 20
 HASH = bytes.fromhex(V2)[:20]
@@ -54,22 +56,46 @@ def tracker() -> Tracker:
 # -- the policy
 
 
+def rack(*peers: Peer) -> Rack:
+    return Rack([peer for peer in peers if peer.complete], [peer for peer in peers if not peer.complete])
+
+
+def room(*sizes: int, complete: int = 0) -> list[Rack]:
+    """Racks of so many members; the first `complete` of each have everything."""
+    return [
+        rack(*(Peer(f"10.{r}.{n // 250}.{n % 250}", 1, complete=n < complete) for n in range(size)))
+        for r, size in enumerate(sizes)
+    ]
+
+
+def named(racks: list[Rack], own: int, asker: Peer, numwant: int | None = None, seed: int = 1) -> tuple[Peer, ...]:
+    return handout(racks, own, asker, [HEAD], numwant, random.Random(seed))
+
+
+def in_rack(peer: Peer, number: int) -> bool:
+    return peer.address.startswith(f"10.{number}.")
+
+
 def test_a_lone_node_gets_the_heads_seeder() -> None:
-    assert handout([], Peer("10.0.0.2", 1), [HEAD], None, random.Random(1)) == (HEAD,)
+    lone = Peer("10.0.0.2", 1)
+    assert named([], 0, lone) == named([rack(lone)], 0, lone) == (HEAD,)
 
 
-def test_in_a_small_swarm_everybody_learns_of_everybody_but_themselves() -> None:
-    members = [Peer(f"10.0.1.{number}", 1) for number in range(FULL_MESH)]
-    got = handout(members, members[3], [HEAD], None, random.Random(1))
+@pytest.mark.parametrize("sizes", [(FULL_MESH,), (4, FULL_MESH - 5, 1)])
+def test_in_a_small_swarm_everybody_learns_of_everybody_but_themselves(sizes: tuple[int, ...]) -> None:
+    racks = room(*sizes, complete=2)
+    members = {peer for r in racks for peer in (*r.complete, *r.lacking)}
+    asker = racks[0].lacking[0]
+    got = named(racks, 0, asker)
     assert got[0] == HEAD
-    assert sorted(got[1:], key=members.index) == [peer for peer in members if peer != members[3]]
+    assert set(got[1:]) == members - {asker}
+    assert len(got) == len(members)
 
 
 def test_in_a_large_swarm_neighbours_are_bounded_and_differ() -> None:
-    members = [Peer(f"10.0.{number // 250}.{number % 250}", 1) for number in range(10_000)]
-    dice = random.Random(1)
-    handed = [handout(members, asker, [HEAD], None, dice) for asker in members[:200]]
-    for asker, got in zip(members, handed, strict=False):
+    racks, dice = room(10_000), random.Random(1)
+    handed = [handout(racks, 0, asker, [HEAD], None, dice) for asker in racks[0].lacking[:200]]
+    for asker, got in zip(racks[0].lacking, handed, strict=False):
         assert len(got) == 1 + NEIGHBOURS
         assert got[0] == HEAD
         assert asker not in got
@@ -77,15 +103,76 @@ def test_in_a_large_swarm_neighbours_are_bounded_and_differ() -> None:
     assert len({peer for got in handed for peer in got}) > 100 * NEIGHBOURS
 
 
+def test_most_neighbours_are_of_the_own_rack_and_one_of_the_next() -> None:
+    racks = room(100, 100, 100, 100)
+    for seed in range(50):
+        got = named(racks, 3, racks[3].lacking[seed], seed=seed)[1:]
+        assert len(got) == NEIGHBOURS
+        assert sum(in_rack(peer, 3) for peer in got) == NEIGHBOURS - FROM_OTHER_RACKS
+        assert any(in_rack(peer, 0) for peer in got)
+
+
+def test_who_stands_alone_in_a_rack_gets_half_a_neighbourhood_of_others() -> None:
+    racks = room(1, 50, 1, 50)
+    got = named(racks, 0, racks[0].lacking[0])[1:]
+    assert len(got) == NEIGHBOURS // 2
+    assert {number for peer in got for number in range(4) if in_rack(peer, number)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("complete", "least", "most"), [(0, 0, 0), (1, 1, 1), (50, 4, 12), (96, 10, 12), (99, 12, 15)])
+def test_complete_ones_and_others_are_mixed(complete: int, least: int, most: int) -> None:
+    racks = room(100, complete=complete)
+    for seed in range(50):
+        found = drawn(racks[0], NEIGHBOURS, random.Random(seed))
+        assert len(set(found)) == NEIGHBOURS
+        assert least <= sum(peer.complete for peer in found) <= most
+
+
 @pytest.mark.parametrize(("wanted", "got"), [(0, 0), (1, 1), (5, 5), (None, 31), (10**6, 31)])
 def test_numwant_is_kept_and_bounded(wanted: int | None, got: int) -> None:
-    members = [Peer(f"10.0.1.{number}", 1) for number in range(30)]
-    assert len(handout(members, Peer("10.9.9.9", 1), [HEAD], wanted, random.Random(1))) == got <= MAX_WANTED
+    assert len(named(room(30), 0, Peer("10.9.9.9", 1), wanted)) == got <= MAX_WANTED
 
 
 def test_who_has_everything_gets_nobody() -> None:
-    members = [Peer(f"10.0.1.{number}", 1) for number in range(30)]
-    assert handout(members, Peer("10.0.1.1", 1, complete=True), [HEAD], None, random.Random(1)) == ()
+    racks = room(30, complete=1)
+    assert named(racks, 0, racks[0].complete[0]) == ()
+
+
+layouts = st.lists(st.integers(1, 40), min_size=1, max_size=12)
+
+
+@given(layouts, st.integers(0, 40), st.none() | st.integers(0, 60), st.integers(0, 2**32))
+def test_nobody_is_named_twice_or_to_itself(sizes: list[int], complete: int, wanted: int | None, seed: int) -> None:
+    racks = room(*sizes, complete=complete)
+    for number, there in enumerate(racks):
+        for asker in there.lacking[:2]:
+            got = named(racks, number, asker, wanted, seed)
+            assert len({(peer.address, peer.port) for peer in got}) == len(got)
+            assert asker not in got
+            assert len(got) <= (MAX_WANTED if wanted is None else wanted)
+            if sum(sizes) > FULL_MESH:
+                assert len(got) <= 1 + NEIGHBOURS
+                if wanted is None:
+                    assert len(got) >= 1 + min(NEIGHBOURS // 2, sum(sizes) - 1, len(there) - 1)
+
+
+@given(layouts, st.integers(0, 2**32))
+def test_the_swarm_stays_in_one_part_without_the_head(sizes: list[int], seed: int) -> None:
+    """Whoever starts from one node and asks whom each knows, and who knows it, comes to all of them."""
+    racks, dice = room(*sizes), random.Random(seed)
+    links: dict[Peer, set[Peer]] = {}
+    for number, there in enumerate(racks):
+        for asker in there.lacking:
+            for peer in handout(racks, number, asker, [], None, dice):
+                links.setdefault(asker, set()).add(peer)
+                links.setdefault(peer, set()).add(asker)
+    seen = {racks[0].lacking[0]}
+    todo = list(seen)
+    while todo:
+        new = links.get(todo.pop(), set()) - seen
+        seen |= new
+        todo += new
+    assert len(seen) == sum(sizes)
 
 
 def test_intervals_grow_with_the_swarm() -> None:
@@ -156,14 +243,22 @@ def test_a_node_that_may_not_seed_any_more_is_taken_out(tracker: Tracker) -> Non
     assert tracker.announce(call(2), 0.0).complete == 1
 
 
-@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["", "stopped", "completed"]), st.integers(0, 15))))
-def test_the_registry_stays_consistent(calls: list[tuple[int, str, int]]) -> None:
+happenings = st.tuples(
+    st.integers(0, 12),
+    st.sampled_from(["", "stopped", "completed"]),
+    st.integers(0, 15),
+    st.sampled_from(["r1", "r2", "r3", ""]),
+)
+
+
+@given(st.lists(happenings))
+def test_the_registry_stays_consistent(calls: list[tuple[int, str, int, str]]) -> None:
     tracker = Tracker([], random.Random(1))
     tracker.serve(V2, V1)
     now, there = 0.0, {}
-    for number, event, wait in calls:
+    for number, event, wait, where in calls:
         now += wait
-        tracker.announce(call(number, event=event, left=0 if event == "completed" else 1), now)
+        tracker.announce(call(number, event=event, left=0 if event == "completed" else 1), now, where)
         there.pop(number, None)
         if event != "stopped":
             there[number] = (event == "completed", now)
@@ -174,7 +269,26 @@ def test_the_registry_stays_consistent(calls: list[tuple[int, str, int]]) -> Non
     alive = {b"%020d" % number for number, (_, seen) in there.items() if seen >= now - 25}
     assert alive <= {peer.peer_id for peer in members}
     reply = tracker.announce(call(99), now)
-    assert reply.complete == sum(peer.complete for peer in tracker.members(V2))
+    members = tracker.members(V2)
+    assert reply.complete == sum(peer.complete for peer in members)
+    # Up to FULL_MESH everybody is named: what is in the racks is what is in the registry.
+    assert {peer.peer_id for peer in reply.peers} == {peer.peer_id for peer in members} - {b"%020d" % 99}
+    for number in range(100):
+        tracker.announce(call(number, event="stopped"), now)
+    assert tracker.members(V2) == ()
+    assert tracker.announce(call(99), now).peers == ()
+
+
+def test_neighbours_come_from_the_rack_that_a_caller_stands_in(tracker: Tracker) -> None:
+    for number in range(200):
+        tracker.announce(call(number), 0.0, f"r{number % 4}")
+    got = tracker.announce(call(0), 1.0, "r0").peers[1:]
+    numbers = {peer.peer_id: number % 4 for number in range(200) for peer in [Peer("", 1, b"%020d" % number)]}
+    assert sum(numbers[peer.peer_id] == 0 for peer in got) == NEIGHBOURS - FROM_OTHER_RACKS
+    # A node that was moved to another rack is found there.
+    got = tracker.announce(call(0), 2.0, "r1").peers[1:]
+    assert sum(numbers[peer.peer_id] == 1 for peer in got) == NEIGHBOURS - FROM_OTHER_RACKS
+    assert tracker.announce(call(0), 2.0, "r1").incomplete == 200
 
 
 def test_ten_thousand_nodes(tracker: Tracker) -> None:

@@ -56,7 +56,7 @@ class Racks:
     """The racks of callers, from the catalog and their addresses. Thread-safe.
 
     read: what the operator says, as `lambda: catalog.attribute(ATTRIBUTE)`. It is called once when the first caller
-    comes, and then by a thread of its own once FRESH_SECONDS are over: no caller after the first waits for the database.
+    comes, and then by a thread of its own once FRESH_SECONDS are over: no later caller waits for the database.
     """
 
     def __init__(

@@ -8,7 +8,9 @@ the URL's path); which info-hashes exist is told to it with `serve` and `forget`
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import itertools
 import random
 import threading
 from collections.abc import Iterable, Sequence
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.wire.engine import FULL_MESH, NEIGHBOURS
+from rookery.wire.engine import FROM_OTHER_RACKS, FULL_MESH, NEIGHBOURS
 
 MAX_QUERY = 4096  # bytes; libtorrent's announces have about 400
 MAX_WANTED = 200
@@ -28,7 +30,7 @@ MIN_INTERVAL = 1  # s
 EVENTS = frozenset({"", "started", "stopped", "completed", "paused"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Announce:
     """One announce, parsed. info_hash: 20 bytes (a v2 hash truncated, BEP 52). address: where the call came from.
     left: bytes that the caller lacks. numwant: peers asked for, None for as many as we like. key: BEP 3, opaque."""
@@ -47,7 +49,7 @@ class Announce:
     no_peer_id: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A member of a swarm, as handed out. complete: it has everything. peer_id: empty for the head's own seeders."""
 
@@ -57,7 +59,7 @@ class Peer:
     complete: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AnnounceReply:
     """The answer. interval, min_interval: s. complete, incomplete: members with and without everything."""
 
@@ -70,19 +72,33 @@ class AnnounceReply:
     no_peer_id: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
+class Rack:
+    """The members of a swarm that stand in one rack: those that have everything, and those that lack something."""
+
+    complete: list[Peer] = field(default_factory=list)
+    lacking: list[Peer] = field(default_factory=list)
+    place: int = 0  # among the racks of its swarm
+
+    def __len__(self) -> int:
+        return len(self.complete) + len(self.lacking)
+
+
+@dataclass(slots=True)
 class _Member:
     peer: Peer
     key: str
     seen: float
-    place: int
+    rack: str
+    place: int  # in its rack's list: to be taken out of it costs no search
 
 
 @dataclass
 class _Swarm:
     members: dict[bytes, _Member] = field(default_factory=dict)  # by peer_id
     ports: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    peers: list[Peer] = field(default_factory=list)  # the same members: a sample of them costs no copy
+    racks: dict[str, Rack] = field(default_factory=dict)  # the same members
+    ring: list[Rack] = field(default_factory=list)  # the same racks
     complete: int = 0
     swept: float = 0.0
 
@@ -93,31 +109,75 @@ def interval_for(members: int) -> int:
 
 
 def handout(
-    members: Sequence[Peer],
+    racks: Sequence[Rack],
+    own: int,
     asker: Peer,
     seeders: Sequence[Peer],
     numwant: int | None,
     dice: random.Random,
 ) -> tuple[Peer, ...]:
-    """Whom the tracker names to `asker`; pure but for the `dice`.
+    """Whom the tracker names to `asker`, who stands in `racks[own]`; pure but for the `dice`.
 
     A caller that has everything gets nobody: those who lack something come to it. The others get the head's seeders
-    first, and then, in a swarm of up to FULL_MESH, everybody; above that NEIGHBOURS at random, since a full mesh costs
-    more than it gives (64 nodes: 46.6 s in a full mesh, 30.5 s with 8 to 16 neighbours).
+    first, and then, in a swarm of up to FULL_MESH, everybody. Above that at most NEIGHBOURS: a full mesh costs more
+    than it gives (64 nodes: 46.6 s in a full mesh, 30.5 s with 8 to 16 neighbours). They are of the asker's rack but
+    for FROM_OTHER_RACKS, or as many as make half of NEIGHBOURS with those of a small rack. One of the others is in the
+    next rack of the ring that all racks make, so no group of racks is ever cut off from the rest.
     """
     if asker.complete:
         return ()
-    wanted = MAX_WANTED if numwant is None else min(numwant, MAX_WANTED)
-    most = min(wanted, len(seeders) + (len(members) if len(members) <= FULL_MESH else NEIGHBOURS))
-    chosen = list(seeders[:most])
     known = {(peer.address, peer.port) for peer in seeders} | {(asker.address, asker.port)}
-    room = most - len(chosen)
-    # A few more than there is room for: the asker itself, or a seeder, may be among them.
-    for index in dice.sample(range(len(members)), min(len(members), room + len(known))):
-        peer = members[index]
-        if len(chosen) < most and (peer.address, peer.port) not in known:
-            chosen.append(peer)
-    return tuple(chosen)
+
+    def new(peers: Iterable[Peer], most: int) -> list[Peer]:
+        return list(itertools.islice((peer for peer in peers if (peer.address, peer.port) not in known), most))
+
+    room = MAX_WANTED if numwant is None else min(numwant, MAX_WANTED)
+    chosen = list(seeders[:room])
+    room -= len(chosen)
+    # A few more are drawn than there is room for: the asker itself, or a seeder, may be among them.
+    spare = len(known)
+    if sum(map(len, racks)) <= FULL_MESH:
+        everybody = [peer for rack in racks for peers in (rack.complete, rack.lacking) for peer in peers]
+        return (*chosen, *new(dice.sample(everybody, min(len(everybody), room + spare)), room))
+    room = min(room, NEIGHBOURS)
+    few = min(FROM_OTHER_RACKS, room // 4) if len(racks) > 1 else 0
+    near = new(drawn(racks[own], room - few + spare, dice), room - few)
+    most = min(room - len(near), max(few, NEIGHBOURS // 2 - len(near)))
+    return (*chosen, *near, *new(_from_others(racks, own, most, dice), most))
+
+
+def drawn(rack: Rack, count: int, dice: random.Random) -> list[Peer]:
+    """`count` members of a rack at random, all when it has no more: complete ones and others as they are there, but at
+    least a quarter of each kind while there are so many. Who is complete gives everything, and who is not will need it
+    and has room to give: neither kind alone makes a good neighbourhood."""
+    complete, lacking = len(rack.complete), len(rack.lacking)
+    count = min(count, complete + lacking)
+    if not count:
+        return []
+    share = int(count * complete / (complete + lacking) + dice.random())
+    share = min(max(share, count // 4), count - count // 4)
+    share = min(max(share, count - lacking), complete)
+    found = _some(rack.complete, share, dice) + _some(rack.lacking, count - share, dice)
+    dice.shuffle(found)
+    return found
+
+
+def _some(peers: list[Peer], count: int, dice: random.Random) -> list[Peer]:
+    return [peers[index] for index in dice.sample(range(len(peers)), count)]
+
+
+def _from_others(racks: Sequence[Rack], own: int, count: int, dice: random.Random) -> list[Peer]:
+    """Members of other racks, from as many racks as possible, the next one of the ring first."""
+    others = len(racks) - 1
+    if count <= 0 or others < 1:
+        return []
+    steps = (step + 2 for step in dice.sample(range(others - 1), min(count, others) - 1))
+    further = [racks[(own + step) % len(racks)] for step in steps]
+    chosen = [racks[(own + 1) % len(racks)], *sorted(further, key=len)]  # what small ones cannot give, the others do
+    found: list[Peer] = []
+    for index, rack in enumerate(chosen):
+        found += drawn(rack, -(-(count - len(found)) // (len(chosen) - index)), dice)
+    return found
 
 
 class Tracker:
@@ -146,8 +206,8 @@ class Tracker:
             for name in _names(info_hash, info_hash_v1):
                 self._swarms.pop(name, None)
 
-    def announce(self, announce: Announce, now: float) -> AnnounceReply:
-        """Take a caller in (or out, when it says `stopped`) and name it others.
+    def announce(self, announce: Announce, now: float, rack: str = "") -> AnnounceReply:
+        """Take a caller in (or out, when it says `stopped`) and name it others. rack: where it stands (racks.py).
 
         Raises RookeryError: `not-found` for an unknown info-hash, `conflict` when the peer id is another's, and
         `unavailable` when the swarm is full.
@@ -162,10 +222,11 @@ class Tracker:
             if announce.event == "stopped":
                 _leave(swarm, announce)
             else:
-                _enter(swarm, asker, announce.key, now)
-                peers = handout(swarm.peers, asker, self._seeders, announce.numwant, self._dice)
+                _enter(swarm, asker, announce.key, now, rack)
+                own = swarm.racks[rack].place
+                peers = handout(swarm.ring, own, asker, self._seeders, announce.numwant, self._dice)
             seeds = len(self._seeders)
-            complete, everybody = swarm.complete, len(swarm.peers)
+            complete, everybody = swarm.complete, len(swarm.members)
         return AnnounceReply(
             interval_for(everybody),
             MIN_INTERVAL,
@@ -187,7 +248,7 @@ class Tracker:
         """Who is in a swarm (by v2 or v1 info-hash, hex), without the head's seeders; unknown: nobody."""
         with self._lock:
             swarm = self._swarms.get(bytes.fromhex(info_hash)[:20])
-            return tuple(swarm.peers) if swarm else ()
+            return tuple(member.peer for member in swarm.members.values()) if swarm else ()
 
 
 def parse(query: bytes, address: str) -> Announce:
@@ -286,27 +347,28 @@ def _names(info_hash: str, info_hash_v1: str) -> tuple[bytes, ...]:
     return tuple(bytes.fromhex(text)[:20] for text in (info_hash, info_hash_v1) if text)
 
 
-def _enter(swarm: _Swarm, peer: Peer, key: str, now: float) -> None:
+def _enter(swarm: _Swarm, peer: Peer, key: str, now: float, rack: str) -> None:
     known = swarm.members.get(peer.peer_id)
     if known is not None:
         moved = (known.peer.address, known.peer.port) != (peer.address, peer.port)
         if moved and known.key != key:
             raise RookeryError("this peer id is in use at another address", kind=ErrorKind.CONFLICT)
-        if moved:
-            _drop(swarm, peer.peer_id)
-        else:
-            swarm.complete += peer.complete - known.peer.complete
-            known.peer, known.key, known.seen = peer, key, now
-            swarm.peers[known.place] = peer
+        if not moved and known.rack == rack and known.peer.complete == peer.complete:
+            known.key, known.seen = key, now
             return
+        _drop(swarm, peer.peer_id)
     # A client that was started again is at the same port under a new id: the old one is gone.
     if (former := swarm.ports.get((peer.address, peer.port))) is not None:
         _drop(swarm, former)
-    if len(swarm.peers) >= MOST_PEERS:
+    if len(swarm.members) >= MOST_PEERS:
         raise RookeryError(f"this swarm has {MOST_PEERS} members already", kind=ErrorKind.UNAVAILABLE)
-    swarm.members[peer.peer_id] = _Member(peer, key, now, len(swarm.peers))
+    if (there := swarm.racks.get(rack)) is None:
+        there = swarm.racks[rack] = Rack(place=len(swarm.ring))
+        swarm.ring.append(there)
+    shelf = there.complete if peer.complete else there.lacking
+    swarm.members[peer.peer_id] = _Member(peer, key, now, rack, len(shelf))
     swarm.ports[peer.address, peer.port] = peer.peer_id
-    swarm.peers.append(peer)
+    shelf.append(peer)
     swarm.complete += peer.complete
 
 
@@ -320,15 +382,22 @@ def _drop(swarm: _Swarm, peer_id: bytes) -> None:
     gone = swarm.members.pop(peer_id)
     swarm.ports.pop((gone.peer.address, gone.peer.port), None)
     swarm.complete -= gone.peer.complete
-    last = swarm.peers.pop()
-    if gone.place < len(swarm.peers):
-        swarm.peers[gone.place] = last
+    rack = swarm.racks[gone.rack]
+    shelf = rack.complete if gone.peer.complete else rack.lacking
+    last = shelf.pop()
+    if gone.place < len(shelf):
+        shelf[gone.place] = last
         swarm.members[last.peer_id].place = gone.place
+    if not len(rack):
+        del swarm.racks[gone.rack]
+        end = swarm.ring.pop()
+        if end is not rack:
+            swarm.ring[rack.place], end.place = end, rack.place
 
 
 def _sweep(swarm: _Swarm, now: float) -> None:
     """Take out who missed two announces and some more. Once a few seconds: it looks at everybody."""
-    interval = interval_for(len(swarm.peers))
+    interval = interval_for(len(swarm.members))
     if now - swarm.swept < interval / 4:
         return
     swarm.swept = now
@@ -338,9 +407,16 @@ def _sweep(swarm: _Swarm, now: float) -> None:
 
 
 def _compact(peer: Peer) -> bytes:
-    return ipaddress.ip_address(peer.address).packed + peer.port.to_bytes(2, "big")
+    return _packed(peer.address) + peer.port.to_bytes(2, "big")
 
 
+# The same addresses come again and again: reading one costs more than the rest of an announce.
+@functools.lru_cache(maxsize=1 << 16)
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
+
+
+@functools.lru_cache(maxsize=1 << 16)
 def _plain_address(text: str) -> str:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
