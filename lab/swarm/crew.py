@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from rookery.run import PIPE, Child, spawn
 
 TOP = Path(__file__).resolve().parents[2]
 START_SECONDS = 240.0  # 64 interpreters on two cores
-LOOK = 0.02
 
 
 @dataclass
@@ -112,15 +111,6 @@ class Crew:
                     raise RookeryError(
                         f"{member.name} did not start", kind=ErrorKind.FAILED, details=self.log(member)[-2000:]
                     )
-
-    def wait(self, members: Iterable[Member], seconds: float) -> bool:
-        """Whether all of them were finished within so many seconds."""
-        until = time.monotonic() + seconds
-        waiting = list(members)
-        while waiting and time.monotonic() < until:
-            time.sleep(LOOK)
-            waiting = [member for member in waiting if not member.finished]
-        return not waiting
 
     def log(self, member: Member) -> str:
         """What a node wrote to its standard error."""

@@ -124,10 +124,18 @@ class Wire:
         self._load, self._began = Load(), time.monotonic()
         self.sent, self.cpu, self.seconds = 0, 0.0, 0.0
 
+    def so_far(self) -> int:
+        """Bytes that left the head until now."""
+        return (traffic(self._head) - self._before).sent
+
+    def elapsed(self) -> float:
+        """Seconds until now."""
+        return time.monotonic() - self._began
+
     def stop(self) -> Self:
         """Take the end values; once."""
-        self.cpu, self.seconds = self._load.percent(), time.monotonic() - self._began
-        self.sent = (traffic(self._head) - self._before).sent
+        self.cpu, self.seconds = self._load.percent(), self.elapsed()
+        self.sent = self.so_far()
         return self
 
 

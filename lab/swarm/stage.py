@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ MBIT = 1_000_000
 MB = 1_000_000
 PACKING_SECONDS = 600.0  # the first start of a head packs its agent
 MEMORY = Path("/dev/shm")
+LOOK = 0.02  # s between two looks at the nodes
+WATCH = 0.25  # s between two calls of a watcher
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,35 @@ class Stage:
         """Equal nodes."""
         return [self.node() for _ in range(count)]
 
-    def together(self, members: list[Member], patience: float) -> Wire:
+    def together(self, members: Sequence[Member], patience: float) -> Wire:
         """Let them start together and wait until all are finished, `patience` times the ideal time at most."""
+        return self.play([(0.0, member.go) for member in members], members, patience)
+
+    def play(
+        self,
+        deeds: Sequence[tuple[float, Callable[[], None]]],
+        members: Sequence[Member],
+        patience: float,
+        watch: Callable[[Wire], None] | None = None,
+    ) -> Wire:
+        """When all stand at the barrier, do each deed at its second; return when all members are finished.
+
+        patience: how long to wait at most, in ideal times after the last deed. watch: called four times a second.
+        """
         self.crew.wait_ready()
+        waiting = sorted(deeds, key=lambda deed: deed[0])
         wire = Wire(self.head)
-        for member in members:
-            member.go()
-        self.crew.wait(members, patience * self.load.ideal + 60)
+        began = watched = time.monotonic()
+        until = began + waiting[-1][0] + patience * self.load.ideal + 30
+        while (now := time.monotonic()) < until:
+            while waiting and now - began >= waiting[0][0]:
+                waiting.pop(0)[1]()
+            if not waiting and all(member.finished for member in members):
+                break
+            if watch is not None and now - watched >= WATCH:
+                watched = now
+                watch(wire)
+            time.sleep(min(LOOK, max(waiting[0][0] - (now - began), 0.0)) if waiting else LOOK)
         return wire.stop()
 
 

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of docs/benchmarks/swarm.md, from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from lab.swarm.record import Book, Check, Row
+
+TITLES = {
+    "together": "All start together",
+    "arrivals": "They come when they come",
+    "unequal": "A quarter of the nodes at a tenth of the rate",
+    "faults": "Faults",
+    "racks": "Racks with oversubscribed uplinks",
+    "others": "Against the others",
+}
+PLOTS = {
+    "together": ("swarm-scale.svg", "swarm-progress.svg"),
+    "faults": ("swarm-faults.svg",),
+    "racks": ("swarm-racks.svg",),
+    "others": ("swarm-others.svg",),
+}
+COLUMNS = ("N", "last, s", "mean, s", "÷ T(1)", "copies", "payload", "first byte, s", "CPU, %", "")
+NOTHING = "\N{EN DASH}"
+HEAD = """\
+<!-- SPDX-License-Identifier: Apache-2.0 -->
+# The swarm, measured
+
+`make bench-swarm` wrote this page, [swarm.json](swarm.json) with every number, and the plots. The head is the real
+one (`rookery serve`), every node is a process of its own with the real fetch code, each in a network namespace whose
+link is shaped both ways (tbf). All of it shares the cores of one machine.
+
+- **last**, **mean**: seconds from a node's start until it has the whole file and its SHA-256 is right.
+- **÷ T(1)**: the last node's time over that of one node alone, of the same run.
+- **copies**: bytes on the wire that left the head, over those of one copy by curl from nginx.
+- **payload**: copies again, as finished nodes count what they got from the head, without headers.
+- **first byte**: seconds from a node's start, of the worst node.
+- **CPU**: load of all cores together over the run. **!** marks a run with more than 80 %: there the processor is part
+  of the result, and a machine with more cores would do better.
+"""
+
+
+def text(book: Book) -> str:
+    """The whole page."""
+    pieces = [HEAD]
+    rows = book.rows
+    for part, title in TITLES.items():
+        if part in rows:
+            pieces.append(_part(part, title, rows[part], book.machine(part)))
+    return "\n".join(pieces)
+
+
+def _part(part: str, title: str, rows: Sequence[Row], machine: dict[str, str]) -> str:
+    lines = [f"## {title}", "", f"Measured on: {', '.join(f'{name} {value}' for name, value in machine.items())}.", ""]
+    for name in PLOTS.get(part, ()):
+        lines += [f"![{title}]({name})", ""]
+    for _, group in groupby(rows, key=lambda row: (row.size, row.rate)):
+        lines += [*_table(list(group), part == "others"), ""]
+    lines += [*_limits(rows), ""]
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Row], systems: bool) -> list[str]:
+    first = rows[0]
+    lines = [
+        f"{first.size} MB, links of {first.rate} Mbit/s (the bare bytes take {first.size * 8 / first.rate:.1f} s)",
+        "",
+        f"| {'system' if systems else 'case'} | {' | '.join(COLUMNS)} |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    if curl := first.more.get("curl"):
+        lines.append(f"| curl from nginx | 1 | {curl:.2f} | {curl:.2f} | {curl / first.alone:.3f} | 1.000 | | | | |")
+    lines += [_line(row, systems) for row in rows]
+    return lines
+
+
+def _line(row: Row, systems: bool) -> str:
+    ours = row.system in ("rookery", "Rookery")
+    name = row.system.capitalize() if systems and ours else row.system if systems else row.case
+    name = f"**{name}**" if systems and ours else name
+    cells = [name, str(row.nodes), *[NOTHING] * 4, "", "", f"{row.cpu:.0f}{' **!**' if row.busy else ''}", row.note]
+    if row.seconds:
+        cells[2:6] = [f"{row.last:.2f}", f"{row.mean:.2f}", f"{row.ratio:.3f}", f"{row.copies:.3f}"]
+    if row.seconds and row.payload_copies:
+        cells[6:8] = [f"{row.payload_copies:.3f}", f"{row.first_byte:.2f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _limits(rows: Iterable[Row]) -> list[str]:
+    lines = ["| limit | N | measured | at most | held |", "|---|---|---|---|---|"]
+    for row in rows:
+        of = f"{row.case}: " if row.case not in ("together", "race") else ""
+        lines += [_limit(of, row, check) for check in row.checks]
+    return lines
+
+
+def _limit(of: str, row: Row, check: Check) -> str:
+    measured = NOTHING if check.value is None else f"{check.value:.0f}" if check.limit == 0 else f"{check.value:.3f}"
+    held = "yes" if check.held else "**no**"
+    if not check.held and row.busy:
+        held += " (processor)"
+    return f"| {of}{check.what} | {row.nodes} | {measured} | {check.limit:g} | {held} |"
