@@ -78,7 +78,7 @@ class Place:
 def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head's directory whose agent is packed already: copies of it start quickly."""
     place = Place(tmp_path_factory.mktemp("cooked") / "head")
-    ports = ("--port", str(free_port()), "--swarm-port", str(free_port()))
+    ports = ("--port", str(free_port()), "--swarm-port", str(free_port()), "--relay-port", str(free_port()))
     done = place.process("init", "--address", "127.0.0.1", *ports)
     assert done.code == 0, done.stderr
     with place.serving() as child:
@@ -90,7 +90,7 @@ def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(cooked: Path, directory: Path) -> Place:
     shutil.copytree(cooked, directory)
     config = directory / "rookery.toml"
-    text = re.sub(r"(?m)^(port|swarm_port) = \d+", lambda found: f"{found[1]} = {free_port()}", config.read_text())
+    text = re.sub(r"(?m)^(port|swarm_port|relay_port) = \d+", lambda found: f"{found[1]} = {free_port()}", config.read_text())
     config.write_text(text)
     return Place(directory)
 

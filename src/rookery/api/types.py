@@ -403,6 +403,7 @@ class Head:
     dhcp: str
     started_at: float
     now: float
+    relay_port: int = 0
     agent_size: int = 0
     seeding: tuple[SeedStats, ...] = ()
     http_sent: int = 0

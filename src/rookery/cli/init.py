@@ -37,6 +37,9 @@ def init(
     ] = "",
     port: Annotated[int, typer.Option(help="TCP port of HTTP.", min=0, max=65535, show_default="8470")] = 0,
     swarm_port: Annotated[int, typer.Option(help="TCP port of BitTorrent.", min=0, max=65535, show_default="8471")] = 0,
+    relay_port: Annotated[
+        int, typer.Option(help="TCP port of the chains' first link.", min=0, max=65535, show_default="8473")
+    ] = 0,
     mode: Annotated[
         DhcpMode, typer.Option("--dhcp", help="full: the only DHCP server; proxy: beside another one; off: none.")
     ] = DhcpMode.OFF,
@@ -57,7 +60,8 @@ def init(
 
     keys = _keys(authorized_keys) if authorized_keys else ()
     where = head_directory(directory)
-    settings = Settings(interface, address, port, swarm_port, mode, dhcp_range, router, dns, database, keys)
+    ports = port, swarm_port, relay_port
+    settings = Settings(interface, address, *ports, mode, dhcp_range, router, dns, database, keys)
     config = initialise(where, settings)
     reached = config.network.address or f"the first address of {config.network.interface}"
     serve_it = "rookery serve" if directory is None else f"rookery serve --dir {where}"

@@ -32,12 +32,13 @@ class DhcpMode(StrEnum):
 @dataclass(frozen=True)
 class Network:
     """Where nodes reach the head. interface: the provisioning interface. address: the head's own IPv4 address on it
-    (empty: the interface's first). port: HTTP. swarm_port: BitTorrent."""
+    (empty: the interface's first). port: HTTP. swarm_port: BitTorrent. relay_port: of the chains."""
 
     interface: Text = ""
     address: Text = ""
     port: Port = 8470
     swarm_port: Port = 8471
+    relay_port: Port = 8473
 
     def __post_init__(self) -> None:
         if self.address:

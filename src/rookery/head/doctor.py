@@ -248,7 +248,9 @@ def space_finding(directory: Path, free: int | None = None) -> Finding:
 
 def port_findings(config: Config, paths: Paths) -> list[Finding]:
     """Whether the ports that the head listens on are free, or its own already."""
-    wanted = [("tcp", config.network.port, "HTTP"), ("tcp", config.network.swarm_port, "the swarm")]
+    network = config.network
+    wanted = [("tcp", network.port, "HTTP"), ("tcp", network.swarm_port, "the swarm")]
+    wanted.append(("tcp", network.relay_port, "the chains"))
     if config.dhcp.mode is not DhcpMode.OFF:
         wanted.append(("udp", 67, "DHCP"))
     if config.dhcp.mode is DhcpMode.PROXY:

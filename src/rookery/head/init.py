@@ -27,6 +27,7 @@ class Settings:
     address: str = ""
     port: int = 0
     swarm_port: int = 0
+    relay_port: int = 0
     dhcp: DhcpMode = DhcpMode.OFF
     dhcp_range: str = ""
     router: str = ""
@@ -113,6 +114,7 @@ def configuration(settings: Settings) -> str:
         line("address", settings.address, "", "the head's own IPv4 address there; default: the interface's first"),
         line("port", settings.port, network_default.port, "HTTP: boot, nodes, API (TCP)"),
         line("swarm_port", settings.swarm_port, network_default.swarm_port, "BitTorrent (TCP)"),
+        line("relay_port", settings.relay_port, network_default.relay_port, "the chains' first link (TCP)"),
         "",
         "[dhcp]",
         line("mode", str(dhcp), "off", "full: the only DHCP server here; proxy: beside another; off"),

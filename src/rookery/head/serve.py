@@ -41,10 +41,12 @@ from rookery.head.jobs import Jobs
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
+from rookery.head.swarm.planner import Planner
 from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
 from rookery.head.swarm.tracker import Tracker
 from rookery.log import logger
+from rookery.relay.taker import join
 
 log = logger(__name__)
 
@@ -143,11 +145,20 @@ def _start(stack: contextlib.ExitStack, config: Config, paths: Paths, address: s
     def on_bad_copy(_sha256: str, message: str) -> None:
         catalog.add_event("head", "bad-copy", message)
 
-    seeder = Seeder(on_bad_copy, address, config.network.swarm_port, config.swarm.rate)
+    ports = config.network
+    seeder = Seeder(
+        on_bad_copy,
+        address,
+        ports.swarm_port,
+        config.swarm.rate,
+        ports.relay_port,
+        lambda sha256: key.secret(f"chain {sha256}"),
+    )
     seeder.start()
     stack.callback(seeder.stop)
     seeders = (f"{address}:{config.network.swarm_port}",)
     tracker = Tracker(seeders)
+    planner = Planner(join(address, seeder.relay_port))
     published = Published(catalog, store, seeder, tracker)
     published.give_all()
     agents = _agents(config, paths, key)
@@ -171,6 +182,7 @@ def _start(stack: contextlib.ExitStack, config: Config, paths: Paths, address: s
         publisher=publisher,
         seeder=seeder,
         tracker=tracker,
+        planner=planner,
         jobs=jobs,
         agents={agent.sha256: agent.path for agent in agents.values()},
         published=published,

@@ -12,6 +12,7 @@ from rookery import codec
 from rookery.errors import ErrorKind, ErrorRecord, RookeryError
 from rookery.wire import routes
 from rookery.wire.orders import Answer, Hello, Orders, Welcome
+from rookery.wire.relay import Ask, Place
 from rookery.wire.report import Report
 
 MOST_ANSWER = 64 << 20
@@ -46,6 +47,10 @@ class Head:
     def report(self, report: Report) -> Answer:
         """Tell the head where this node is; get its word. Raises RookeryError as `get`."""
         return codec.loads(Answer, self._call("POST", routes.REPORT, report), what="the head's answer")
+
+    def place(self, sha256: str, ask: Ask) -> Place:
+        """This node's place in the chain of a blob. Raises RookeryError as `get`."""
+        return codec.loads(Place, self._call("POST", f"{routes.CHAIN}/{sha256}", ask), what="the head's answer")
 
     def get(self, path: str) -> bytes:
         """The body at `path`. Raises RookeryError: `unavailable` when the head cannot be reached or breaks off, else

@@ -15,6 +15,7 @@ REPORT = "/node/report"  # POST Report, credential -> Answer
 BLOB = "/blob"  # GET BLOB/{sha256}, credential, Range (RFC 9110)
 TORRENT = "/torrent"  # GET TORRENT/{sha256 of the blob}, credential -> .torrent
 ANNOUNCE = "/announce"  # GET ANNOUNCE/{credential}?info_hash=...: the tracker (BEP 3)
+CHAIN = "/chain"  # POST CHAIN/{sha256 of the blob} Ask, credential -> Place
 FETCH = "/fetch"  # GET FETCH/{image[:tag]}?ticket=...: FetchOffer
 
 

@@ -13,6 +13,7 @@ from rookery import __version__
 from rookery.api import types
 from rookery.head.http import (
     announce,
+    chain,
     machines,
     operate_head,
     operate_images,
@@ -60,6 +61,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(machines.boot_router(services))
     app.include_router(machines.node_router(services, guard))
     app.include_router(announce.router(services, guard))
+    app.include_router(chain.router(services, guard))
     # HTTPBearer stands in the OpenAPI document; the guard does the checking.
     operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])
     for part in (operate_head, operate_nodes, operate_images, operate_jobs):

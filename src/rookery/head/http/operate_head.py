@@ -60,6 +60,7 @@ def describe(services: Services) -> types.Head:
         address=services.address,
         port=network.port,
         swarm_port=network.swarm_port,
+        relay_port=network.relay_port,
         dhcp=services.config.dhcp.mode,
         started_at=services.started_at,
         now=time.time(),

@@ -17,6 +17,7 @@ from rookery.head.jobs import Jobs
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
+from rookery.head.swarm.planner import Planner
 from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.tracker import Tracker
 
@@ -42,6 +43,7 @@ class Services:
     publisher: Publisher
     seeder: Seeder
     tracker: Tracker
+    planner: Planner
     jobs: Jobs
     agents: Mapping[str, Path]
     published: Published

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -91,6 +92,11 @@ class SiteKey:
         payload = payload_of(manifest)
         signature = self._key.sign(payload).signature
         return SignedManifest(base64.b64encode(payload).decode(), self.public, signature.hex())
+
+    def secret(self, purpose: str) -> str:
+        """A secret of this site for one purpose, 64 hex digits: always the same, and only made with the private half
+        (Ed25519 signatures are deterministic, RFC 8032)."""
+        return hashlib.sha256(self._key.sign(b"rookery secret\0" + purpose.encode()).signature).hexdigest()
 
 
 def is_signed(manifest: SignedManifest, public: str) -> bool:

@@ -21,6 +21,8 @@ import libtorrent as lt
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
+from rookery.relay.book import Book
+from rookery.relay.giver import Giver, Shelf
 from rookery.wire import engine
 
 log = logger(__name__)
@@ -57,7 +59,8 @@ class _Seeded:
 class Seeder:
     """Gives blobs to the swarm. All methods may be called from any thread; add and remove leave other blobs alone.
 
-    address, port: to listen on. rate: cap in bytes per second over all blobs, 0 for none. on_bad_copy(sha256, message)
+    address, port: to listen on; relay_port: of the relay, which feeds the chains (0: any). key_for: the key of a blob's
+    chain by its SHA-256. rate: cap in bytes per second over all blobs, 0 for none. on_bad_copy(sha256, message)
     is called from the seeder's own thread, once for each time that a copy is found bad.
     """
 
@@ -67,9 +70,12 @@ class Seeder:
         address: str = "0.0.0.0",  # noqa: S104 - nodes are outside
         port: int = engine.HEAD_PORT,
         rate: int = 0,
+        relay_port: int = 0,
+        key_for: Callable[[str], str] = lambda _sha256: "",
     ) -> None:
-        self._on_bad_copy = on_bad_copy
-        self._address, self._port, self._rate = address, port, rate
+        self._on_bad_copy, self._key_for = on_bad_copy, key_for
+        self._address, self._port, self._rate, self._relay_port = address, port, rate, relay_port
+        self._relay: Giver | None = None
         self._lock = threading.Lock()
         self._seeded: dict[str, _Seeded] = {}
         self._session: lt.session | None = None
@@ -82,6 +88,7 @@ class Seeder:
         session = lt.session(settings)
         session.set_peer_class_filter(_one_class())
         _await_listening(session, self._address, self._port)
+        self._relay = Giver(self._address, self._relay_port, self._rate)
         self._session = session
         self._stopping.clear()
         self._thread = threading.Thread(target=self._watch, args=(session,), name="seeder", daemon=True)
@@ -111,7 +118,8 @@ class Seeder:
             if info_hash not in self._seeded:
                 pieces = params.ti.num_pieces()
                 handle = session.add_torrent(params)
-                self._seeded[info_hash] = _Seeded(sha256 or path.name, info_hash, handle, pieces)
+                seeded = self._seeded[info_hash] = _Seeded(sha256 or path.name, info_hash, handle, pieces)
+                self._put(seeded, path, params.ti)
         return info_hash
 
     def remove(self, info_hash: str) -> None:
@@ -119,6 +127,8 @@ class Seeder:
         session = self._running()
         with self._lock:
             seeded = self._seeded.pop(info_hash, None)
+            if seeded is not None and self._relay is not None:
+                self._relay.take_off(seeded.sha256)
         if seeded is not None:
             session.remove_torrent(seeded.handle)
 
@@ -140,6 +150,8 @@ class Seeder:
     def set_rate(self, rate: int) -> None:
         """Change the cap: bytes per second, 0 for none."""
         self._rate = rate
+        if self._relay is not None:
+            self._relay.allowance.rate = rate
         self._running().apply_settings({"upload_rate_limit": rate})
 
     def stats(self) -> tuple[Given, ...]:
@@ -150,12 +162,17 @@ class Seeder:
         for seeded in known:
             status = seeded.handle.status()
             sent, peers = status.total_payload_upload, status.num_peers
+            if self._relay and (shelf := self._relay.shelf(seeded.sha256)):
+                sent, peers = sent + shelf.sent, peers + shelf.children
             found.append(Given(seeded.sha256, seeded.info_hash, sent, peers, seeded.bad))
         return tuple(found)
 
     def stop(self) -> None:
         """Stop giving and close the port. A stopped seeder may be started again, and is empty then."""
         session, self._session = self._session, None
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -163,6 +180,17 @@ class Seeder:
         with self._lock:
             self._seeded.clear()
         del session  # the session's own destructor closes its sockets and waits for its threads
+
+    @property
+    def relay_port(self) -> int:
+        """Where the relay listens; 0 when the seeder does not run."""
+        return self._relay.port if self._relay else 0
+
+    def _put(self, seeded: _Seeded, path: Path, info: lt.torrent_info) -> None:
+        if self._relay is not None:
+            book = Book(seeded.pieces, complete=True)
+            shelf = Shelf(path, info.total_size(), info.piece_length(), book, self._key_for(seeded.sha256))
+            self._relay.put(seeded.sha256, shelf)
 
     def _running(self) -> lt.session:
         if self._session is None:

@@ -19,12 +19,14 @@ from typing import Self
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.node.fetch import policy
+from rookery.node.fetch.chain import Chain
 from rookery.node.fetch.loop import TELL, Loop, OnTransfer, cancelled
 from rookery.node.fetch.metainfo import open_torrent
 from rookery.node.fetch.plain import fetch_plain
 from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.stats import FetchStats, Ledger
 from rookery.node.fetch.swarm import Swarm
+from rookery.relay.frames import RELAY_PORT
 from rookery.wire import engine
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import SeedPolicy, Source
@@ -71,11 +73,15 @@ def seed(
     """
     if not path.is_file() or path.stat().st_size != blob.size:
         raise RookeryError(f"{path} is not the whole {blob.name}: nothing to give", kind=ErrorKind.CORRUPT)
+    metainfo = open_torrent(torrent, blob)
     swarm = Swarm(source, rate=seed_policy.rate)
+    chain = Chain(blob, metainfo, source, path, Ledger(blob.size), rate=seed_policy.rate)
     try:
-        swarm.join(open_torrent(torrent, blob), path, complete=True)
-        return _give(swarm, blob, seed_policy.seconds, stop, on_progress)
+        swarm.join(metainfo, path, complete=True)
+        chain.give(path)
+        return _give(swarm, chain, blob, seed_policy.seconds, stop, on_progress)
     finally:
+        chain.close()
         swarm.close()
 
 
@@ -83,7 +89,8 @@ class Fetcher:
     """One fetch, step by step: `run()`, then perhaps `give()`, then `close()` (or leave the `with` block).
 
     Between `run` and `close` it goes on giving: the swarm does not lose a node just because that node is done.
-    Arguments as of `fetch`; port: to listen on, the next free one is taken; rate: cap on what is given, bytes/s.
+    Arguments as of `fetch`; port, relay_port: to listen on, the next free ones are taken; rate: cap on what is given,
+    bytes/s.
     """
 
     def __init__(
@@ -96,15 +103,18 @@ class Fetcher:
         stop: threading.Event | None = None,
         *,
         port: int = engine.NODE_PORT,
+        relay_port: int = RELAY_PORT,
         rate: int = 0,
         limits: Limits | None = None,
     ) -> None:
         self._blob, self._torrent, self._source, self._to = blob, torrent, source, to
         self._tell = on_progress or (lambda _transfer: None)
         self._stop = stop or threading.Event()
-        self._port, self._rate, self._limits = port, rate, limits or Limits()
+        self._port, self._relay_port = port, relay_port
+        self._rate, self._limits = rate, limits or Limits()
         self._ledger = Ledger(blob.size)
         self._swarm: Swarm | None = None
+        self._chain: Chain | None = None
         self._began = 0.0
 
     def __enter__(self) -> Self:
@@ -135,20 +145,34 @@ class Fetcher:
             files.sync_directory(self._to.parent)
             return self._ledger.stats(seconds=self._elapsed(), verify_seconds=verify_seconds)
         metainfo = open_torrent(self._torrent, self._blob)
+        chain = self._chain = Chain(
+            self._blob, metainfo, self._source, part, self._ledger, port=self._relay_port, rate=self._rate
+        )
+        whole = chain.run(self._tell, self._stop)
         swarm = self._swarm = Swarm(self._source, self._port, self._rate)
-        swarm.join(metainfo, part)
-        loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits)
-        loop.run(self._tell, self._stop)
-        swarm.flush(loop.account)
-        verify_seconds = self._verify(part)
-        swarm.rename(self._to)
+        if not whole:
+            began = len(chain.book) > 0 or chain.running
+            swarm.join(metainfo, part, have=chain.book.have() if began else None)
+            on_whole = chain.book.add if began else None
+            loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits, on_whole)
+            loop.run(self._tell, self._stop)
+            swarm.flush(loop.account)
+        verify_seconds = self._verify(part, chain.digest())
+        if whole:
+            os.replace(part, self._to)
+            swarm.join(metainfo, self._to, complete=True)
+        else:
+            swarm.rename(self._to)
         files.sync_directory(self._to.parent)
         counts = swarm.counts()
-        self._tell(self._ledger.transfer(self._blob.size, counts.sent, len(swarm.peers()), time.monotonic()))
+        sent = counts.sent + chain.sent
+        peers = len(swarm.peers()) + chain.links
+        self._tell(self._ledger.transfer(self._blob.size, sent, peers, time.monotonic()))
         return self._ledger.stats(
             seconds=self._elapsed(),
             verify_seconds=verify_seconds,
-            sent=counts.sent,
+            first_byte_seconds=chain.first_byte - self._began if chain.first_byte else 0.0,
+            sent=sent,
             redundant=counts.redundant,
         )
 
@@ -157,12 +181,21 @@ class Fetcher:
         if self._swarm is None:
             if not self._blob.info_hash:
                 return Transfer()
+            metainfo = open_torrent(self._torrent, self._blob)
             self._swarm = Swarm(self._source, self._port, self._rate)
-            self._swarm.join(open_torrent(self._torrent, self._blob), self._to, complete=True)
-        return _give(self._swarm, self._blob, seconds, stop or self._stop, self._tell)
+            self._swarm.join(metainfo, self._to, complete=True)
+            self._chain = Chain(
+                self._blob, metainfo, self._source, self._to, self._ledger, port=self._relay_port, rate=self._rate
+            )
+            self._chain.give(self._to)
+        assert self._chain is not None
+        return _give(self._swarm, self._chain, self._blob, seconds, stop or self._stop, self._tell)
 
     def close(self) -> None:
         """Leave the swarm."""
+        chain, self._chain = self._chain, None
+        if chain is not None:
+            chain.close()
         swarm, self._swarm = self._swarm, None
         if swarm is not None:
             swarm.close()
@@ -182,9 +215,10 @@ class Fetcher:
 
         return files.sha256_file(path, on_bytes)
 
-    def _verify(self, part: Path) -> float:
+    def _verify(self, part: Path, found: str = "") -> float:
+        """Compare the digest; `found` is one that was already read back from the file."""
         began = time.monotonic()
-        if (found := self._digest(part)) != self._blob.sha256:
+        if found != self._blob.sha256 and (found := self._digest(part)) != self._blob.sha256:
             raise RookeryError(
                 f"the fetched {self._blob.name} is not what was signed",
                 kind=ErrorKind.CORRUPT,
@@ -195,11 +229,17 @@ class Fetcher:
 
 
 def _give(
-    swarm: Swarm, blob: Blob, seconds: float | None, stop: threading.Event, on_progress: OnTransfer | None
+    swarm: Swarm,
+    chain: Chain,
+    blob: Blob,
+    seconds: float | None,
+    stop: threading.Event,
+    on_progress: OnTransfer | None,
 ) -> Transfer:
     began = told = time.monotonic()
     failures, announce_at, dice = 0, 0.0, random.Random()  # noqa: S311 - jitter
-    before, rate = swarm.counts().sent, 0.0
+    by_mesh = swarm.counts().sent
+    before, rate = by_mesh + chain.sent, 0.0
     while not stop.is_set() and (seconds is None or time.monotonic() - began < seconds):
         news = swarm.look(0.2)
         now = time.monotonic()
@@ -217,11 +257,14 @@ def _give(
         if announce_at and now >= announce_at:
             announce_at = 0.0
             swarm.announce()
+        by_mesh, mesh_before = swarm.counts().sent, by_mesh
+        chain.spend(by_mesh - mesh_before)
         if on_progress is not None and now - told >= TELL:
-            sent = swarm.counts().sent
+            sent = by_mesh + chain.sent
             rate, before, told = (sent - before) / (now - told), sent, now
-            on_progress(Transfer(blob.size, blob.size, sent=sent, rate=rate, peers=len(swarm.peers())))
-    return Transfer(blob.size, blob.size, sent=swarm.counts().sent, peers=len(swarm.peers()))
+            on_progress(Transfer(blob.size, blob.size, sent=sent, rate=rate, peers=len(swarm.peers()) + chain.links))
+    sent = swarm.counts().sent + chain.sent
+    return Transfer(blob.size, blob.size, sent=sent, peers=len(swarm.peers()) + chain.links)
 
 
 def _require_space(part: Path, blob: Blob) -> None:

@@ -45,13 +45,23 @@ def cancelled(blob: Blob) -> RookeryError:
 
 
 class Loop:
-    """Looks at the swarm, keeps the account, and acts on what policy says, until every piece is there."""
+    """Looks at the swarm, keeps the account, and acts on what policy says, until every piece is there.
+
+    on_whole is told each piece that gets whole; given when the chain brought the first of them.
+    """
 
     def __init__(
-        self, swarm: Swarm, metainfo: Metainfo, blob: Blob, source: Source, ledger: Ledger, limits: Limits
+        self,
+        swarm: Swarm,
+        metainfo: Metainfo,
+        blob: Blob,
+        source: Source,
+        ledger: Ledger,
+        limits: Limits,
+        on_whole: Callable[[int], object] | None = None,
     ) -> None:
         self._swarm, self._metainfo, self._blob = swarm, metainfo, blob
-        self._ledger, self._limits = ledger, limits
+        self._ledger, self._limits, self._on_whole = ledger, limits, on_whole
         self._dice = random.Random()  # noqa: S311 - jitter
         now = time.monotonic()
         self._began = self._last_block = self._last_whole = self._last_progress = now
@@ -201,7 +211,7 @@ class Loop:
             if right and piece in self._missing:
                 self._missing.discard(piece)
                 self._done += self._metainfo.length(piece)
-        if first:
+        if first and self._on_whole is None:
             # Not what is there by now: the engine goes on while it is being asked.
             self._ledger.had = sum(self._metainfo.length(piece) for piece in self._found)
         self._began = self._last_block = self._last_whole = self._last_progress = self._last_any_whole = now
@@ -219,6 +229,8 @@ class Loop:
         if piece in self._missing:
             self._missing.discard(piece)
             self._done += self._metainfo.length(piece)
+            if self._on_whole is not None:
+                self._on_whole(piece)
         self._orphans.pop(piece, None)
         self._last_progress = self._last_any_whole = now
         if not by_http:

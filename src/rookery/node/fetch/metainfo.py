@@ -39,7 +39,7 @@ class Metainfo:
         """Bytes of one piece."""
         return min(self.piece_size, self.size - piece * self.piece_size)
 
-    def is_right(self, piece: int, data: bytes) -> bool:
+    def is_right(self, piece: int, data: bytes | memoryview) -> bool:
         """Whether `data` is that piece."""
         if len(data) != self.length(piece):
             return False

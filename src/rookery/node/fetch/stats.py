@@ -17,9 +17,10 @@ class FetchStats:
     """What a fetch came to; `rookery fetch --stats` writes it as JSON.
 
     seconds: from the call until the file was there, digest checked; verify_seconds: the part of them that the digest
-    took. bytes_total: the file's size. bytes_had: of it, there and right before. All `bytes_from_*` are payload that
-    was received: swarm and http are the head's two ways of giving, peers maps each other machine's address to what it
-    gave. bytes_failed: those of them that were thrown away because a digest was wrong, so that had + from_head +
+    took. first_byte_seconds: from the call until the first piece came; 0 when none had to. bytes_total: the file's
+    size. bytes_had: of it, there and right before. All `bytes_from_*` are payload that was received: swarm (chain and
+    mesh) and http are the head's two ways of giving, peers maps each other machine's address to what it gave.
+    bytes_failed: those of them that were thrown away because a digest was wrong, so that had + from_head +
     from_peers - failed = total. bytes_redundant: what came twice, in none of these.
     bytes_sent: given to others. hash_failures: pieces whose digest was wrong, hash_failures_http: those of them that
     came from the head by HTTP. banned: addresses that are not asked any more because of it. rate: bytes per second
@@ -28,6 +29,7 @@ class FetchStats:
 
     seconds: float = 0.0
     verify_seconds: float = 0.0
+    first_byte_seconds: float = 0.0
     bytes_total: int = 0
     bytes_had: int = 0
     bytes_from_head: int = 0
@@ -56,6 +58,7 @@ def add(many: Iterable[FetchStats]) -> FetchStats:
     return FetchStats(
         seconds=seconds,
         verify_seconds=sum(one.verify_seconds for one in stats),
+        first_byte_seconds=next((one.first_byte_seconds for one in stats if one.first_byte_seconds), 0.0),
         bytes_total=sum(one.bytes_total for one in stats),
         bytes_had=sum(one.bytes_had for one in stats),
         bytes_from_head=sum(one.bytes_from_head for one in stats),
@@ -143,12 +146,21 @@ class Ledger:
             hash_failures=self.failures,
         )
 
-    def stats(self, *, seconds: float, verify_seconds: float = 0.0, sent: int = 0, redundant: int = 0) -> FetchStats:
-        """The final account, when everything is there. sent, redundant: bytes, as libtorrent counts them."""
+    def stats(
+        self,
+        *,
+        seconds: float,
+        verify_seconds: float = 0.0,
+        first_byte_seconds: float = 0.0,
+        sent: int = 0,
+        redundant: int = 0,
+    ) -> FetchStats:
+        """The final account, when everything is there. sent, redundant: bytes."""
         got = self.head_swarm + self.head_http + self.from_peers
         return FetchStats(
             seconds=seconds,
             verify_seconds=verify_seconds,
+            first_byte_seconds=first_byte_seconds,
             bytes_total=self.total,
             bytes_had=self.had,
             bytes_from_head=self.head_swarm + self.head_http,

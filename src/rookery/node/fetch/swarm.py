@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,16 @@ class Swarm:
         self._metainfo: Metainfo | None = None
         self._looking = True  # through the file, before anything is fetched
 
-    def join(self, metainfo: Metainfo, path: Path, complete: bool = False) -> None:
-        """Begin to fetch into `path` (what is there is looked through first), or with `complete` to give it."""
+    def join(self, metainfo: Metainfo, path: Path, complete: bool = False, have: Sequence[bool] | None = None) -> None:
+        """Begin to fetch into `path`, or with `complete` to give it. have: which pieces are there and right; what is
+        there is looked through first when it is not given."""
         params = metainfo.parameters()
         params.save_path, params.renamed_files = str(path.parent), {0: path.name}
         params.trackers, params.peers = [self._announce], list(self._seeders) if not complete else []
         params.flags = lt.torrent_flags.seed_mode if complete else lt.torrent_flags.default_flags
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+        if have is not None:
+            params.have_pieces = list(have)
         self._metainfo = metainfo
         self._handle = self._session.add_torrent(params)
 

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planner: who takes from whom, so that one copy of a blob leaves the head and one enters each rack.
+
+Members stand in **segments**, chains in which each takes everything from the one before. Up to LONGEST members there is
+one line: the next segment's first member takes from the last one's tail. Above, segments (of SEGMENT members at most)
+form two interior-disjoint binary trees (`layout`), each of which carries every other piece, so that the way to the last
+member grows with the logarithm of their number. A segment is of one rack. Members whose link is much slower than the
+others' stand behind everybody.
+
+Members that come together form one **wave**, and as long as none of it has much, it may be arranged anew. Who comes
+later is put at the end of a segment; who comes when everybody is done begins a new wave behind one who is done.
+
+Pure: no clock, no I/O; the caller gives the time, and lets one call in at a time (`Planner` is not thread-safe).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rookery.wire.relay import Ask, Feed, Place
+
+SEGMENT = 32  # members of one segment at most, in a wave of more than LONGEST
+LONGEST = 64  # members up to which all segments form one line
+STRIPES = 2
+YOUNG_PIECES = 16  # a wave is young until a member has so many pieces, or 2 %
+SETTLE = 0.35  # s: the first asks come so soon after each other, until links are measured and places found
+SETTLE_ASKS = 3
+ASKS_PER_SECOND = 200  # that all members of a swarm together make, about, later on
+SHORTEST, LONGEST_PAUSE = 2.0, 20.0  # s between two asks of one member
+SLOW = 0.4  # a link below this part of the median is slow
+STALLED = 48  # pieces that a member is behind its parent, and keeps a hungry child waiting, before it counts as slow
+ANCESTORS = 4  # named to a member beside its parent
+FORGET = 4.0  # a member is forgotten after so many pauses without a word
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks. endpoint: `address:port` where it gives. rack: a name for its place."""
+
+    endpoint: str
+    rack: str
+
+
+@dataclass
+class Member:
+    """One node of a swarm. asks: how often it asked. rate: of its link from its parent, bytes per second, 0 unknown.
+    feeding: the rate that its child measured. banned: gave garbage; it gets no children any more."""
+
+    endpoint: str
+    rack: str
+    pieces: int = 0
+    total: int = 1
+    seen: float = 0.0
+    asks: int = 0
+    rate: float = 0.0
+    feeding: float = 0.0
+    slow: bool = False
+    banned: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has everything."""
+        return self.pieces >= self.total
+
+
+@dataclass
+class Segment:
+    """A chain. members: endpoints, each takes from the one before. sources: by stripe, whom the first takes from."""
+
+    rack: str
+    slow: bool
+    sources: list[str]
+    members: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Wave:
+    """Members that came together. root: whom the first one takes from: the head, or a member that is done."""
+
+    root: str
+    segments: list[Segment] = field(default_factory=list)
+    young: bool = True
+
+    def size(self) -> int:
+        """How many members."""
+        return sum(len(segment.members) for segment in self.segments)
+
+
+def layout(segments: int, line: bool) -> tuple[tuple[int, ...], ...]:
+    """By segment and stripe, the segment whose tail feeds its first member; -1 is the root.
+
+    In a line each follows the one before. Else: segments of even number are interior in the tree of stripe 0, those of
+    odd number in that of stripe 1; there each feeds that stripe to two others (half its rate each), and in the other
+    tree it is a leaf. Every tail gives what its link can give, every first member gets what its link can take, and the
+    root sends one copy. Source: SplitStream (Castro et al., SOSP 2003), with chains in place of single nodes.
+    """
+    if line or segments <= 2:
+        return tuple((number - 1,) * STRIPES for number in range(segments))
+    found = [[-1] * STRIPES for _ in range(segments)]
+    for stripe in range(STRIPES):
+        inner = list(range(stripe, segments, STRIPES))
+        leaves = [number for number in range(segments) if number % STRIPES != stripe]
+        slots = [number for number in inner for _ in range(STRIPES)]
+        followers = [*inner[1:], *leaves]
+        for follower, source in zip(followers, slots, strict=False):
+            found[follower][stripe] = source
+    return tuple(tuple(pair) for pair in found)
+
+
+def pause(members: int) -> float:
+    """Seconds between two asks of one member of a settled swarm."""
+    return min(max(members / ASKS_PER_SECOND, SHORTEST), LONGEST_PAUSE)
+
+
+class Swarm:
+    """The members of one blob's swarm and their places. root: endpoint of the head's relay."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.members: dict[str, Member] = {}
+        self.waves: list[Wave] = []
+        self._place: dict[str, tuple[Wave, Segment]] = {}
+        self._median, self._median_at = 0.0, -1.0
+        self._swept = 0.0
+        self._incomplete = 0
+
+    def ask(self, asker: Asker, ask: Ask, now: float) -> tuple[Feed, ...]:
+        """Take in what a member says, and tell it from whom to take."""
+        self._sweep(now)
+        if ask.leaving:
+            self._remove(asker.endpoint)
+            return ()
+        member = self._note(asker, ask, now)
+        self._accuse(member, ask)
+        if member.endpoint not in self._place:
+            self._enter(member)
+        self._judge(member, ask, now)
+        return self._feeds(member)
+
+    def line(self) -> tuple[tuple[str, ...], ...]:
+        """The segments of the newest wave, for a look."""
+        return tuple(tuple(segment.members) for segment in self.waves[-1].segments) if self.waves else ()
+
+    def parent(self, endpoint: str, stripe: int = 0) -> str:
+        """Whom a member takes a stripe from."""
+        _, segment = self._place[endpoint]
+        at = segment.members.index(endpoint)
+        return segment.members[at - 1] if at else segment.sources[stripe]
+
+    # -- what is said
+
+    def _note(self, asker: Asker, ask: Ask, now: float) -> Member:
+        member = self.members.get(asker.endpoint)
+        if member is None:
+            member = self.members[asker.endpoint] = Member(asker.endpoint, asker.rack, total=ask.total)
+            self._incomplete += 1
+        self._incomplete -= not member.complete
+        member.pieces, member.total, member.seen = ask.pieces, ask.total, now
+        self._incomplete += not member.complete
+        behind = self.members.get(ask.parents[0]) if ask.parents else None
+        if not (behind and behind.slow):
+            member.rate = ask.rate or member.rate
+        member.asks += 1
+        place = self._place.get(member.endpoint)
+        if place and place[0].young and YOUNG_PIECES < ask.pieces > ask.total // 50 and not member.complete:
+            place[0].young = False
+        if ask.rate and len(ask.parents) == 1 and ask.parents[0] in self.members:
+            parent = self.members[ask.parents[0]]
+            parent.feeding = max(parent.feeding, ask.rate)
+        return member
+
+    def _accuse(self, member: Member, ask: Ask) -> None:
+        """Only a member's own parents may be accused by it: nobody can turn others out."""
+        if member.endpoint not in self._place:
+            return
+        for stripe in range(STRIPES):
+            parent = self.parent(member.endpoint, stripe)
+            if parent not in self.members:
+                continue
+            if parent in ask.bad:
+                self.members[parent].banned = True
+                self._to_the_end(self.members[parent])
+            elif parent in ask.lost:
+                # If it lives, it asks again and is put at an end.
+                self._unplace(parent)
+
+    def _judge(self, member: Member, ask: Ask, now: float) -> None:
+        """Who is much slower than the others goes to the end."""
+        if now - self._median_at > SETTLE / 2:
+            rates = [rate for other in self.members.values() if (rate := max(other.rate, other.feeding))]
+            self._median, self._median_at = statistics.median(rates) if rates else 0.0, now
+        if member.endpoint not in self._place:
+            return
+        parent = self.members.get(self.parent(member.endpoint))
+        suspects = [one for one in (parent, member) if one is not None and one.endpoint in self._place]
+        for one in suspects:
+            # Until its child has measured, too, a slow link may be its parent's fault.
+            known = one.rate and (one.feeding or one.asks > SETTLE_ASKS)
+            if known and max(one.rate, one.feeding) < SLOW * self._median and not one.slow:
+                self._slow(one)
+        if (
+            ask.hungry
+            and parent is not None
+            and parent.endpoint in self._place
+            and not (parent.complete or parent.slow)
+        ):
+            above = self.members.get(self.parent(parent.endpoint))
+            have = above.pieces if above else parent.total
+            if above is not None and have - parent.pieces > max(STALLED, parent.total // 100):
+                self._slow(parent)
+
+    def _slow(self, member: Member) -> None:
+        member.slow = True
+        _, segment = self._place[member.endpoint]
+        at = segment.members.index(member.endpoint)
+        for endpoint in segment.members[at + 1 : at + 2]:
+            self.members[endpoint].rate = 0.0  # measured behind a slow one, it says nothing of this one
+        self._to_the_end(member)
+
+    # -- places
+
+    def _enter(self, member: Member) -> None:
+        """Give a new member (or one that was put out) a place."""
+        if member.complete:
+            return  # it stands nowhere: it only gives
+        active = [wave for wave in self.waves if any(self._is_active(one) for one in self._members(wave))]
+        if not active:
+            self.waves = [Wave(self._giver_for(member))]
+            self._place = {}
+        wave = self.waves[-1]
+        line = [s for s in wave.segments if s.rack == member.rack and s.slow == (member.slow or member.banned)]
+        if wave.young and not (member.slow or member.banned):
+            self._enter_young(wave, member, line)
+        else:
+            self._append(wave, member, line)
+
+    def _enter_young(self, wave: Wave, member: Member, line: Sequence[Segment]) -> None:
+        count = wave.size() + 1
+        # One segment for a rack while all are one line: a rack's members stay together, and one copy enters.
+        room = next((s for s in line if count <= LONGEST or len(s.members) < SEGMENT), None)
+        if room is None:
+            room = Segment(member.rack, False, [wave.root] * STRIPES)
+            fast = sum(not segment.slow for segment in wave.segments)
+            wave.segments.insert(fast, room)
+        tail = room.members[-1] if room.members else None
+        room.members.append(member.endpoint)
+        self._place[member.endpoint] = wave, room
+        if count == LONGEST + 1:
+            self._split(wave)
+        elif tail is not None:
+            for segment in wave.segments:
+                segment.sources = [member.endpoint if source == tail else source for source in segment.sources]
+        if tail is None or count == LONGEST + 1:
+            self._arrange(wave)
+
+    def _split(self, wave: Wave) -> None:
+        """The line has become too long: cut its segments into short ones."""
+        cut: list[Segment] = []
+        for segment in wave.segments:
+            step = len(segment.members) if segment.slow else SEGMENT
+            for at in range(0, len(segment.members), step):
+                piece = Segment(segment.rack, segment.slow, list(segment.sources), segment.members[at : at + step])
+                cut.append(piece)
+                for endpoint in piece.members:
+                    self._place[endpoint] = wave, piece
+        wave.segments = cut
+
+    def _arrange(self, wave: Wave) -> None:
+        """Lay the segments of a young wave out anew."""
+        fast = [segment for segment in wave.segments if not segment.slow and segment.members]
+        for segment, sources in zip(fast, layout(len(fast), wave.size() <= LONGEST), strict=True):
+            segment.sources = [wave.root if source < 0 else fast[source].members[-1] for source in sources]
+        if fast:
+            for segment in wave.segments:
+                if segment.slow:
+                    segment.sources = [fast[-1].members[-1]] * STRIPES
+
+    def _append(self, wave: Wave, member: Member, line: Sequence[Segment]) -> None:
+        """At the end of a segment of its rack that feeds nobody, else behind some tail that feeds nobody."""
+        sources = {source for segment in wave.segments if not segment.slow for source in segment.sources}
+        for segment in reversed(line):
+            if segment.members and (segment.slow or segment.members[-1] not in sources):
+                segment.members.append(member.endpoint)
+                self._place[member.endpoint] = wave, segment
+                return
+        slow = member.slow or member.banned
+        tails = [s.members[-1] for s in wave.segments if s.members and not s.slow]
+        free = [tail for tail in tails if tail not in sources and not self.members[tail].banned]
+        if slow and (late := [s for s in wave.segments if s.slow and s.members]):
+            free = [late[-1].members[-1]]
+        source = free[-1] if free else wave.root
+        room = Segment(member.rack, slow, [source] * STRIPES, [member.endpoint])
+        fast = sum(not segment.slow for segment in wave.segments)
+        wave.segments.insert(len(wave.segments) if slow else fast, room)
+        self._place[member.endpoint] = wave, room
+
+    def _to_the_end(self, member: Member) -> None:
+        self._unplace(member.endpoint)
+        if not member.complete:
+            self._enter(member)
+
+    def _unplace(self, endpoint: str) -> None:
+        """Take a member out of its segment: who took from it takes from the one before it."""
+        place = self._place.pop(endpoint, None)
+        if place is None:
+            for wave in self.waves:
+                self._replace(wave, endpoint, [self._root] * STRIPES)
+            return
+        wave, segment = place
+        at = segment.members.index(endpoint)
+        before = [segment.members[at - 1]] * STRIPES if at else list(segment.sources)
+        del segment.members[at]
+        self._replace(wave, endpoint, before)
+        if not segment.members:
+            wave.segments.remove(segment)
+
+    def _replace(self, wave: Wave, endpoint: str, before: Sequence[str]) -> None:
+        for segment in wave.segments:
+            for stripe, source in enumerate(segment.sources):
+                if source == endpoint:
+                    segment.sources[stripe] = before[stripe]
+        if wave.root == endpoint:
+            wave.root = self._root
+
+    def _giver_for(self, member: Member) -> str:
+        """Behind whom a new wave begins: a member that is done, of the same rack if there is one, else the head."""
+        done = [one for one in self.members.values() if one.complete and not one.banned]
+        near = [one for one in done if one.rack == member.rack]
+        fast = [one for one in near or done if not one.slow] or near or done
+        return max(fast, key=lambda one: one.seen).endpoint if fast else self._root
+
+    def _feeds(self, member: Member) -> tuple[Feed, ...]:
+        if member.complete or member.endpoint not in self._place:
+            return (Feed(0, 1, (self._root,)),)
+        nearest = [self.parent(member.endpoint, stripe) for stripe in range(STRIPES)]
+        if len(set(nearest)) == 1:
+            return (Feed(0, 1, self._ancestors(member, 0)),)
+        return tuple(Feed(stripe, STRIPES, self._ancestors(member, stripe)) for stripe in range(STRIPES))
+
+    def _ancestors(self, member: Member, stripe: int) -> tuple[str, ...]:
+        found: list[str] = []
+        at = member.endpoint
+        while len(found) <= ANCESTORS and at in self._place:
+            at = self.parent(at, stripe)
+            if at in found or at == member.endpoint:
+                break
+            if at not in self.members or not self.members[at].banned:
+                found.append(at)
+        if self._root not in found:
+            found.append(self._root)
+        return tuple(found)
+
+    # -- who is there
+
+    def _members(self, wave: Wave) -> list[Member]:
+        return [self.members[endpoint] for segment in wave.segments for endpoint in segment.members]
+
+    def _is_active(self, member: Member) -> bool:
+        return not member.complete
+
+    def _remove(self, endpoint: str) -> None:
+        self._unplace(endpoint)
+        member = self.members.pop(endpoint, None)
+        if member is not None:
+            self._incomplete -= not member.complete
+
+    def _sweep(self, now: float) -> None:
+        interval = pause(len(self.members))
+        if now - self._swept < interval:
+            return
+        self._swept = now
+        for endpoint in [e for e, member in self.members.items() if now - member.seen > FORGET * interval + 5]:
+            self._remove(endpoint)
+
+
+class Planner:
+    """All swarms of a head. root: endpoint of its relay. Not thread-safe."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.swarms: dict[str, Swarm] = {}
+
+    def ask(self, sha256: str, key: str, asker: Asker, ask: Ask, now: float) -> Place:
+        """The place of a caller in the chain of a blob. key: of that chain."""
+        swarm = self.swarms.setdefault(sha256, Swarm(self._root))
+        feeds = swarm.ask(asker, ask, now)
+        member = swarm.members.get(asker.endpoint)
+        count = len(swarm.members)
+        settling = member is not None and member.asks < SETTLE_ASKS and not member.complete
+        seconds = max(SETTLE, count / 500) if settling else pause(count)
+        return Place(feeds, key, seconds)
+
+    def forget(self, sha256: str) -> None:
+        """A blob is not published any more."""
+        self.swarms.pop(sha256, None)

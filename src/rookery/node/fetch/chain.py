@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's place in the chain: takes pieces from its parents, checks them, and passes them on while they come.
+
+The head says who the parents are (`Place`); when one is lost the next ancestor is taken at once, and the head is asked
+again. When the chain gives nothing, `run` says so, and the mesh (loop.py) goes on with what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.log import logger
+from rookery.node.fetch.metainfo import Metainfo
+from rookery.node.fetch.stats import Ledger
+from rookery.node.fetch.swarm import disk_error
+from rookery.node.talk import Head
+from rookery.relay import frames
+from rookery.relay.book import Book
+from rookery.relay.giver import Giver, Shelf
+from rookery.relay.taker import GarbageError, Taker, split
+from rookery.wire.manifest import Blob
+from rookery.wire.orders import Source
+from rookery.wire.relay import Ask, Feed, Place
+from rookery.wire.report import Transfer
+
+log = logger(__name__)
+
+OnTransfer = Callable[[Transfer], None]
+LOOK = 0.05  # s between two looks at the links
+TELL = 0.5  # s between two calls of on_progress
+HUNGRY = 1.0  # s without a piece after which the head is told
+AGAIN = 0.5  # s between two asks at least
+FORGIVEN = 10.0  # s after which a lost parent may be tried again
+ASK_TIMEOUT = 5.0
+TRIES = 100  # ports above the usual one
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When the chain is given up for the mesh. quiet: seconds without a piece while no way up stands (a dead head or a
+    cut network). stuck: the same while it does. broken: how old the last beat of a standing way may be."""
+
+    quiet: float = 6.0
+    stuck: float = 60.0
+    broken: float = 4.0
+
+
+class Chain:
+    """One blob's place in its chain, from `run` until `close`; it gives all the time.
+
+    part: the file that grows. ledger: gets the account of what came. port: to give at, the next free one is taken.
+    rate: cap on what is given, bytes per second, 0 none.
+    """
+
+    def __init__(
+        self,
+        blob: Blob,
+        metainfo: Metainfo,
+        source: Source,
+        part: Path,
+        ledger: Ledger,
+        *,
+        port: int = frames.RELAY_PORT,
+        rate: int = 0,
+        patience: Patience | None = None,
+    ) -> None:
+        self._blob, self._metainfo, self._part, self._ledger = blob, metainfo, part, ledger
+        self._port, self._rate, self._patience = port, rate, patience or Patience()
+        self._address = urlsplit(source.head).hostname or ""
+        self.book = Book(metainfo.pieces)
+        self.first_byte: float | None = None  # monotonic seconds
+        self._asker = Asker(Head(source.head, source.credential, ASK_TIMEOUT), blob.sha256, self._how_it_stands)
+        self._lock = threading.Lock()
+        self._handle = -1
+        self._giver: Giver | None = None
+        self._place: Place | None = None
+        self._links: dict[tuple[int, int], Taker] = {}
+        self._lost: dict[str, float] = {}
+        self._bad: set[str] = set()
+        self._news: set[str] = set()  # lost since the last ask
+        self._hungry = False
+        self._error: RookeryError | None = None
+        self._done = 0
+        self._last = self._asked = 0.0
+        self._hash, self._hashed = hashlib.sha256(), 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it gives, or can."""
+        return self._giver is not None
+
+    @property
+    def sent(self) -> int:
+        """Bytes of pieces that were given to others."""
+        return self._giver.sent if self._giver else 0
+
+    @property
+    def links(self) -> int:
+        """Connections: parents and children."""
+        return len(self._links) + (self._giver.children if self._giver else 0)
+
+    def run(self, tell: OnTransfer, stop: threading.Event) -> bool:
+        """Fetch; True when every piece is there, False when the mesh has to go on. Raises RookeryError `cancelled`,
+        `no-space`."""
+        try:
+            place = self._asker.once(Ask(self._port, 0, self._metainfo.pieces))
+        except RookeryError as error:
+            log.info("no chain: %s", error)
+            return False
+        if not place.feeds or not place.key:
+            return False
+        self._open(place.key, stop)
+        self._asker.start()
+        self._last = time.monotonic()
+        self._ask(self._last)  # again, with the port that was free and with what was found
+        told = 0.0
+        try:
+            while not self.book.complete:
+                now = time.monotonic()
+                if stop.is_set():
+                    raise RookeryError(f"fetching {self._blob.name} was cancelled", kind=ErrorKind.CANCELLED)
+                if self._error is not None:
+                    raise self._error
+                self._heal(now)
+                self._advance()
+                if now - told >= TELL:
+                    told = now
+                    tell(self.transfer(now))
+                if self._given_up(now):
+                    return False
+                time.sleep(LOOK)
+        finally:
+            self._hang_up()
+        self._advance()
+        self._ask(time.monotonic())  # whoever comes later may take from us
+        return True
+
+    def give(self, path: Path, key: str = "") -> None:
+        """Give a complete file without fetching: for a node that has it already. Does nothing when there is no
+        chain."""
+        if self._giver is not None:
+            return
+        pieces = self._metainfo.pieces
+        try:
+            place = self._asker.once(Ask(self._port, pieces, pieces))
+        except RookeryError as error:
+            log.info("no chain: %s", error)
+            return
+        self.book = Book(pieces, complete=True)
+        self._put(path, key or place.key)
+        self._asker.start()
+        self._ask(time.monotonic())
+
+    def transfer(self, now: float) -> Transfer:
+        """How it stands."""
+        with self._lock:
+            return self._ledger.transfer(self._done, self.sent, self.links, now)
+
+    def spend(self, count: int) -> None:
+        """So many bytes were given by other means: they count against the cap, too."""
+        if self._giver is not None and count > 0:
+            self._giver.allowance.spend(count)
+
+    def digest(self) -> str:
+        """SHA-256 of the whole file, as read back from it; most of it was read while it came."""
+        self._advance()
+        return self._hash.hexdigest() if self._hashed == self._metainfo.pieces else ""
+
+    def close(self) -> None:
+        """Leave the chain."""
+        self._hang_up()
+        if self._giver is not None:
+            self._asker.leave(Ask(self._giver.port, len(self.book), self._metainfo.pieces, leaving=True))
+            self._giver.close()
+        self._asker.stop()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    # -- the file
+
+    def _open(self, key: str, stop: threading.Event) -> None:
+        self._handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(self._handle).st_size:
+            self._look(stop)
+        os.ftruncate(self._handle, self._metainfo.size)
+        self._put(self._part, key)
+
+    def _put(self, path: Path, key: str) -> None:
+        everywhere = "::" if ":" in self._address else "0.0.0.0"  # noqa: S104 - children are outside
+        giver = Giver(everywhere, self._port, self._rate, TRIES)
+        self._port = giver.port
+        giver.put(self._blob.sha256, Shelf(path, self._metainfo.size, self._metainfo.piece_size, self.book, key))
+        self._giver, self._key = giver, key
+
+    def _look(self, stop: threading.Event) -> None:
+        """See which pieces are there from an earlier fetch; holes in the file are not read."""
+        size, place = os.fstat(self._handle).st_size, 0
+        step = self._metainfo.piece_size
+        while place < size and not stop.is_set():
+            try:
+                data_at = os.lseek(self._handle, place, os.SEEK_DATA)
+            except OSError:
+                break
+            piece = data_at // step
+            if piece >= self._metainfo.pieces:
+                break
+            data = os.pread(self._handle, self._metainfo.length(piece), piece * step)
+            if self._metainfo.is_right(piece, data):
+                self.book.add(piece)
+                self._done += len(data)
+            place = (piece + 1) * step
+        self._ledger.had = self._done
+
+    def _advance(self) -> None:
+        """Digest what is there without a gap."""
+        while self._hashed < self._metainfo.pieces and self.book.has(self._hashed):
+            piece = self._hashed
+            length = self._metainfo.length(piece)
+            self._hash.update(os.pread(self._handle, length, piece * self._metainfo.piece_size))
+            self._hashed += 1
+
+    def _on_piece(self, endpoint: str) -> Callable[[int, memoryview], bool]:
+        address = split(endpoint)[0]
+        of_head = address == self._address
+
+        def take(piece: int, data: memoryview) -> bool:
+            now = time.monotonic()
+            right = self._metainfo.is_right(piece, data)
+            with self._lock:
+                if self.first_byte is None:
+                    self.first_byte = now
+                self._ledger.block(address, of_head, len(data), now)
+                if not right:
+                    self._ledger.failures += 1
+                    self._ledger.banned.add(address)
+            if not right:
+                return False
+            if self.book.has(piece):
+                return True
+            try:
+                os.pwrite(self._handle, data, piece * self._metainfo.piece_size)
+            except OSError as error:
+                error.filename = error.filename or str(self._part)
+                self._error = disk_error(error)
+                raise
+            if self.book.add(piece):
+                with self._lock:
+                    self._done += len(data)
+                self._last = now
+            return True
+
+        return take
+
+    # -- the links
+
+    def _heal(self, now: float) -> None:
+        """Take a new place when the head named one, and another parent where one was lost."""
+        place = self._asker.answer()
+        if place is not None:
+            self._place = place
+            wanted = {(feed.stripe, feed.stripes) for feed in place.feeds}
+            for at in [at for at in self._links if at not in wanted]:
+                self._links.pop(at).stop()
+        if self._place is None:
+            return
+        for feed in self._place.feeds:
+            self._feed(feed, place is not None, now)
+        if now - self._last > HUNGRY and now - self._asked > 2 * HUNGRY:
+            self._ask(now, hungry=True)
+
+    def _feed(self, feed: Feed, is_new: bool, now: float) -> None:
+        at = feed.stripe, feed.stripes
+        link = self._links.get(at)
+        if link is not None and not link.running:
+            del self._links[at]
+            self._note(link, now)
+            link = None
+        if link is not None:
+            if not is_new or link.endpoint == feed.parents[0] or self._is_out(feed.parents[0], now):
+                return
+            self._links.pop(at).stop()
+        parent = next((endpoint for endpoint in feed.parents if not self._is_out(endpoint, now)), None)
+        if parent is None or all(self.book.has(p) for p in range(feed.stripe, self._metainfo.pieces, feed.stripes)):
+            if now - self._asked > AGAIN:
+                self._ask(now, hungry=parent is None)
+            return
+        greeting = frames.Greeting(self._blob.sha256, self._place.key if self._place else "", *at)
+        self._links[at] = Taker(parent, greeting, self.book, self._metainfo.length, self._on_piece(parent))
+
+    def _note(self, link: Taker, now: float) -> None:
+        """A link ended: remember why."""
+        if link.error is None:
+            return
+        log.info("%s", link.error)
+        if isinstance(link.error, GarbageError):
+            log.warning("%s; it is not asked any more", link.error)
+            self._bad.add(link.endpoint)
+        self._lost[link.endpoint] = now
+        self._news.add(link.endpoint)
+        self._ask(now, hungry=True)
+
+    def _is_out(self, endpoint: str, now: float) -> bool:
+        return endpoint in self._bad or now - self._lost.get(endpoint, -FORGIVEN) < FORGIVEN
+
+    def _hang_up(self) -> None:
+        for link in self._links.values():
+            link.stop()
+        self._links.clear()
+
+    def _ask(self, now: float, *, hungry: bool = False) -> None:
+        self._asked = now
+        self._hungry = self._hungry or hungry
+        self._asker.ask()
+
+    def _how_it_stands(self) -> Ask:
+        """What the head is told; called from the asker's thread."""
+        lost, self._news = tuple(sorted(self._news))[:16], set()
+        hungry, self._hungry = self._hungry, False
+        return Ask(
+            port=self._port,
+            pieces=len(self.book),
+            total=self._metainfo.pieces,
+            parents=tuple(link.endpoint for link in tuple(self._links.values()))[:2],
+            rate=sum(link.taken.rate for link in tuple(self._links.values())),
+            hungry=hungry,
+            lost=lost,
+            bad=tuple(sorted(self._bad))[:16],
+        )
+
+    def _given_up(self, now: float) -> bool:
+        silent = now - self._last
+        patience = self._patience
+        if silent < patience.quiet or (silent < patience.stuck and self.book.since_beat() < patience.broken):
+            return False
+        log.warning("the chain gave nothing for %.0f s; going on in the mesh", silent)
+        return True
+
+
+class Asker:
+    """Asks the head for the place, in a thread of its own: a head that does not answer holds nothing up."""
+
+    def __init__(self, head: Head, sha256: str, make: Callable[[], Ask]) -> None:
+        self._head, self._sha256, self._make = head, sha256, make
+        self._lock = threading.Lock()
+        self._answer: Place | None = None
+        self._wake, self._stopping = threading.Event(), False
+        self._seconds = 1.0
+        self._thread = threading.Thread(target=self._run, name="chain-ask", daemon=True)
+
+    def once(self, ask: Ask) -> Place:
+        """Ask now. Raises RookeryError as `Head.place`."""
+        return self._head.place(self._sha256, ask)
+
+    def start(self) -> None:
+        """Begin to ask by ourselves, as often as the head says."""
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Ask soon."""
+        self._wake.set()
+
+    def answer(self) -> Place | None:
+        """The head's last answer, once."""
+        with self._lock:
+            answer, self._answer = self._answer, None
+            return answer
+
+    def leave(self, ask: Ask) -> None:
+        """Tell the head that this node goes, if it hears."""
+        with contextlib.suppress(RookeryError):
+            Head(self._head.url, self._head.credential, 1.0).place(self._sha256, ask)
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stopping = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(self._seconds)
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                place = self.once(self._make())
+            except RookeryError as error:
+                log.info("asking for the place in the chain: %s", error)
+                self._seconds = min(self._seconds * 2, 10.0)
+                continue
+            with self._lock:
+                self._answer, self._seconds = place, max(place.seconds, 0.1)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes between two links of the chain.
+
+A child connects to its parent and sends one hello: MAGIC, the length of what follows (4 bytes, big endian), a JSON
+object, and a bitmap of the pieces that it has (bit 7 of byte 0 is piece 0, as in BEP 3). From then on only the parent
+speaks, in frames: a header of 12 bytes (kind, piece, length; each 4 bytes, big endian) and `length` bytes. There is
+nothing to ask for: what the parent has, and the child lacks, is sent as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+
+from rookery import codec
+from rookery.errors import ErrorKind, RookeryError
+
+MAGIC = b"RKR1"
+HEADER = struct.Struct(">III")
+_LENGTH = struct.Struct(">I")
+MOST_HELLO = 1 << 20  # bytes: a bitmap of 8 million pieces
+RELAY_PORT = 8473  # of nodes and of the head
+BACKGROUND = 0x04  # DSCP LE, "lower effort" (RFC 8622), as the byte that IP_TOS takes
+
+
+class Kind(IntEnum):
+    """The kinds of frames. PIECE: `piece` and its bytes. BEAT: `piece` is how many pieces the parent has, `length` 0;
+    it says that the way up to somebody who has everything stands. WAIT: the same, but that way is broken for now. PAD:
+    bytes without meaning, by which the child measures the link. BYE: the parent does not give; the bytes are a reason
+    in UTF-8."""
+
+    PIECE = 1
+    BEAT = 2
+    PAD = 3
+    BYE = 4
+    WAIT = 5
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """The JSON of a hello. sha256: of the blob. key: of the chain (64 hex digits). stripe, stripes: only pieces whose
+    index is `stripe` modulo `stripes` are wanted."""
+
+    sha256: str
+    key: str
+    stripe: int = 0
+    stripes: int = 1
+
+
+def hello(greeting: Greeting, bitmap: bytes) -> bytes:
+    """The bytes of a hello."""
+    text = json.dumps(asdict(greeting)).encode()
+    return MAGIC + _LENGTH.pack(len(text) + 1 + len(bitmap)) + text + b"\n" + bitmap
+
+
+def read_hello(connection: socket.socket) -> tuple[Greeting, bytes]:
+    """The hello that comes, and its bitmap. Raises RookeryError `invalid`; OSError as the socket does."""
+    start = read_exactly(connection, len(MAGIC) + _LENGTH.size)
+    (length,) = _LENGTH.unpack(start[len(MAGIC) :])
+    if not start.startswith(MAGIC) or length > MOST_HELLO:
+        raise RookeryError("this is no hello of the relay", kind=ErrorKind.INVALID)
+    text, _, bitmap = read_exactly(connection, length).partition(b"\n")
+    greeting = codec.loads(Greeting, text, what="the hello")
+    if not 0 <= greeting.stripe < greeting.stripes <= 64:
+        raise RookeryError("the hello names no stripe", kind=ErrorKind.INVALID)
+    return greeting, bitmap
+
+
+def read_exactly(connection: socket.socket, count: int) -> bytes:
+    """`count` bytes. Raises OSError, ConnectionError when the other side hangs up."""
+    held = bytearray(count)
+    fill(connection, memoryview(held))
+    return bytes(held)
+
+
+def fill(connection: socket.socket, room: memoryview) -> None:
+    """Receive until `room` is full. Raises as `read_exactly`; TimeoutError when the socket's SO_RCVTIMEO passes
+    without a byte."""
+    got = 0
+    while got < len(room):
+        try:
+            count = connection.recv_into(room[got:], 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise TimeoutError("nothing came") from None
+        if not count:
+            raise ConnectionResetError("the other side hung up")
+        got += count
+
+
+def patience(connection: socket.socket, receive: float, send: float) -> None:
+    """Let a blocking socket's calls fail when nothing moves for so many seconds. (Python's own timeout would make each
+    receive a poll and a partial read; with this one call fills a whole piece.)"""
+    for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
+        whole = int(seconds)
+        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
+
+
+def mark(connection: socket.socket) -> None:
+    """Mark what goes out as background traffic, and send small frames at once."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if connection.family == socket.AF_INET6:
+        connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, BACKGROUND)
+    else:
+        connection.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, BACKGROUND)

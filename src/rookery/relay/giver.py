@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gives pieces to the next links of the chain: a listening socket, and a thread for each child."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.log import logger
+from rookery.relay import frames
+from rookery.relay.book import Book, from_bitmap
+from rookery.relay.frames import HEADER, Kind
+
+log = logger(__name__)
+
+BEAT = 0.5  # s between two beats when there is nothing to send
+PROBE_SECONDS = 0.25  # for which a parent that has nothing yet sends something all the same
+PROBE_BYTES = 4 << 20  # of that, at most
+PAD = bytes(16 << 10)
+STALLED = 15.0  # s without a byte taken after which a child is given up
+UNSENT = 128 << 10  # bytes in a socket that have not left: what is in there when a child moves away is lost
+MOST_CHILDREN = 512
+BACKLOG = 1024
+SLICE = 256 << 10  # bytes between two looks at the cap
+
+
+@dataclass
+class Shelf:
+    """One blob that is given. path: its file, complete or growing; book: which pieces of it may be given. key: 64 hex
+    digits that children must show."""
+
+    path: Path
+    size: int
+    piece_size: int
+    book: Book
+    key: str
+    sent: int = 0
+    children: int = 0
+    handle: int = field(default=-1)
+
+    def length(self, piece: int) -> int:
+        """Bytes of one piece."""
+        return min(self.piece_size, self.size - piece * self.piece_size)
+
+
+class Allowance:
+    """A cap of `rate` bytes per second over everything that takes from it (0: none). Thread-safe."""
+
+    def __init__(self, rate: int = 0) -> None:
+        self.rate = rate
+        self._lock = threading.Lock()
+        self._free_at = 0.0
+
+    def take(self, count: int) -> None:
+        """Wait until `count` bytes may go."""
+        if self.rate:
+            time.sleep(max(self.spend(count), 0.0))
+
+    def spend(self, count: int) -> float:
+        """Count bytes that go; the seconds that their sender must wait for it."""
+        with self._lock:
+            now = time.monotonic()
+            # A twentieth of a second may be sent in one go.
+            self._free_at = max(self._free_at, now - 0.05) + (count / self.rate if self.rate else 0.0)
+            return self._free_at - now
+
+
+class Giver:
+    """Listens, and gives from shelves. Methods may be called from any thread.
+
+    address, port: to listen on; with `tries` above 1 the following ports are tried when it is taken. rate: cap over
+    everything, bytes per second, 0 none.
+    """
+
+    def __init__(self, address: str, port: int = frames.RELAY_PORT, rate: int = 0, tries: int = 1) -> None:
+        self.allowance = Allowance(rate)
+        self._listener = _listen(address, port, tries)
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._shelves: dict[str, Shelf] = {}
+        self._connections: set[socket.socket] = set()
+        self._closing = False
+        self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
+        self._thread.start()
+
+    def put(self, sha256: str, shelf: Shelf) -> None:
+        """Give a blob from now on (again: the new shelf counts)."""
+        shelf.handle = os.open(shelf.path, os.O_RDONLY | os.O_CLOEXEC)
+        with self._lock:
+            former = self._shelves.get(sha256)
+            self._shelves[sha256] = shelf
+        if former is not None:
+            former.book.close()
+
+    def take_off(self, sha256: str) -> None:
+        """Do not give it any more; its children are let go."""
+        with self._lock:
+            shelf = self._shelves.pop(sha256, None)
+        if shelf is not None:
+            shelf.book.close()
+
+    def shelf(self, sha256: str) -> Shelf | None:
+        """What is given of a blob."""
+        with self._lock:
+            return self._shelves.get(sha256)
+
+    @property
+    def children(self) -> int:
+        """How many are given to now."""
+        with self._lock:
+            return sum(shelf.children for shelf in self._shelves.values())
+
+    @property
+    def sent(self) -> int:
+        """Bytes of pieces that went out."""
+        with self._lock:
+            return sum(shelf.sent for shelf in self._shelves.values())
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        with self._lock:
+            self._closing = True
+            connections, shelves = list(self._connections), list(self._shelves.values())
+        for shelf in shelves:
+            shelf.book.close()
+        for connection in (self._listener, *connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._closing:
+                    return
+                time.sleep(0.05)  # out of descriptors, most likely: others will be let go
+                continue
+            with self._lock:
+                full = self._closing or len(self._connections) >= MOST_CHILDREN
+                if not full:
+                    self._connections.add(connection)
+            if full:
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection,), name="relay-child", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        shelf: Shelf | None = None
+        try:
+            frames.patience(connection, 5.0, STALLED)
+            frames.mark(connection)
+            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
+            greeting, bitmap = frames.read_hello(connection)
+            shelf = self._admit(greeting)
+            self._give(connection, shelf, _wanted(shelf, greeting, bitmap))
+        except RookeryError as error:
+            with contextlib.suppress(OSError):
+                reason = str(error).encode()[:500]
+                connection.sendall(HEADER.pack(Kind.BYE, 0, len(reason)) + reason)
+        except OSError:
+            pass  # the child went away, or takes nothing: it finds somebody else
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+                if shelf is not None:
+                    shelf.children -= 1
+            connection.close()
+
+    def _admit(self, greeting: frames.Greeting) -> Shelf:
+        with self._lock:
+            shelf = self._shelves.get(greeting.sha256)
+            if shelf is None or not hmac.compare_digest(shelf.key.encode(), greeting.key.encode()):
+                raise RookeryError("this blob is not given here", kind=ErrorKind.NOT_FOUND)
+            shelf.children += 1
+            return shelf
+
+    def _give(self, connection: socket.socket, shelf: Shelf, wanted: bytearray) -> None:
+        """Send what is wanted in the order in which it came to us, until the child has it all or goes away."""
+        book, left, cursor, beats = shelf.book, sum(wanted), 0, -1
+        probe_until, padded, beaten = time.monotonic() + PROBE_SECONDS, 0, 0.0
+        while not book.closed:
+            while cursor < len(book):
+                piece = book.at(cursor)
+                cursor += 1
+                if wanted[piece]:
+                    self.send_piece(connection, shelf, piece)
+                    left -= 1
+            if not left:
+                connection.shutdown(socket.SHUT_WR)
+                return
+            now = time.monotonic()
+            stands = book.since_beat() < 4 * BEAT
+            if now < probe_until and padded < PROBE_BYTES:
+                self.allowance.take(len(PAD))
+                connection.sendall(HEADER.pack(Kind.PAD, 0, len(PAD)) + PAD)
+                padded += len(PAD)
+                continue
+            if now - beaten >= BEAT or (stands and book.beats != beats):
+                beats, beaten = book.beats, now
+                connection.sendall(HEADER.pack(Kind.BEAT if stands else Kind.WAIT, len(book), 0))
+            book.wait(cursor, beats, BEAT)
+
+    def send_piece(self, connection: socket.socket, shelf: Shelf, piece: int) -> None:
+        """Send one piece from the file."""
+        place, left = piece * shelf.piece_size, shelf.length(piece)
+        connection.sendall(HEADER.pack(Kind.PIECE, piece, left), socket.MSG_MORE)
+        while left:
+            count = min(left, SLICE)
+            self.allowance.take(count)
+            try:
+                sent = os.sendfile(connection.fileno(), shelf.handle, place, count)
+            except BlockingIOError:
+                raise TimeoutError("the child takes nothing") from None
+            if not sent:
+                raise ConnectionResetError("the file ends too early")
+            place, left = place + sent, left - sent
+            shelf.sent += sent
+
+
+_TCP_NOTSENT_LOWAT = 25  # of Linux' tcp.h; Python 3.11 has no name for it
+
+
+def _wanted(shelf: Shelf, greeting: frames.Greeting, bitmap: bytes) -> bytearray:
+    there = from_bitmap(bitmap, shelf.book.pieces)
+    wanted = bytearray(shelf.book.pieces)
+    for piece in range(greeting.stripe, shelf.book.pieces, greeting.stripes):
+        wanted[piece] = not there[piece]
+    return wanted
+
+
+def _listen(address: str, port: int, tries: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for number in range(port, port + tries):
+        try:
+            listener.bind((address, number))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            continue
+        return listener
+    listener.close()
+    raise RookeryError(
+        f"the relay cannot listen on {address}:{port}: {reason}",
+        kind=ErrorKind.CONFLICT,
+        hint="stop the program that has the port, or set network.relay_port in rookery.toml",
+    )

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes pieces from one parent: one connection, until it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.relay import frames
+from rookery.relay.book import Book
+from rookery.relay.frames import HEADER, Greeting, Kind
+
+CONNECT = 2.0  # s
+SILENT = 2.0  # s without a frame after which a parent is lost: it says something twice a second
+ENOUGH = 1 << 20  # bytes that are a sample also when they took no time
+SAMPLE = 0.3  # s at the beginning of a connection in which the link is measured
+
+OnPiece = Callable[[int, memoryview], bool]
+
+
+class GarbageError(RookeryError):
+    """The parent gave a piece with a wrong digest."""
+
+
+@dataclass
+class Taken:
+    """What a connection came to so far. pieces, size: taken, size in bytes. rate: of the link, bytes
+    per second, 0 until it is measured. last: when the last piece came (monotonic seconds)."""
+
+    pieces: int = 0
+    size: int = 0
+    rate: float = 0.0
+    last: float = 0.0
+
+
+class Taker:
+    """One connection to a parent at `endpoint` (`address:port`), in a thread of its own.
+
+    on_piece(piece, data) is called for each piece from that thread; False says that its digest is wrong, and ends the
+    connection. length: bytes of a piece. When it has ended, `error` says why (None: the parent has no more to give).
+    """
+
+    def __init__(
+        self, endpoint: str, greeting: Greeting, book: Book, length: Callable[[int], int], on_piece: OnPiece
+    ) -> None:
+        self.endpoint, self.taken = endpoint, Taken()
+        self.error: RookeryError | None = None
+        self._greeting, self._book, self._length, self._on_piece = greeting, book, length, on_piece
+        self._connection: socket.socket | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="relay-parent", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether more may come."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Hang up, and wait for the piece at hand."""
+        self._stopping = True
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._connection = _connect(self.endpoint)
+            with self._connection as connection:
+                if not self._stopping:
+                    self._take(connection)
+        except RookeryError as error:
+            self.error = error
+        except OSError as error:
+            self.error = RookeryError(
+                f"{self.endpoint} does not give any more: {error.strerror or error}", kind=ErrorKind.UNAVAILABLE
+            )
+
+    def _take(self, connection: socket.socket) -> None:
+        frames.patience(connection, SILENT, CONNECT)
+        frames.mark(connection)
+        connection.sendall(frames.hello(self._greeting, self._book.bitmap()))
+        room = memoryview(bytearray(max(self._length(0), 1 << 16)))
+        head = memoryview(bytearray(HEADER.size))
+        began, came = 0.0, 0
+        while not self._stopping:
+            try:
+                frames.fill(connection, head)
+            except ConnectionResetError:
+                if self._has_all():
+                    return
+                raise
+            kind, piece, length = HEADER.unpack(head)
+            if kind in (Kind.BEAT, Kind.WAIT):
+                if kind == Kind.BEAT:
+                    self._book.beat()
+                continue
+            if length > len(room) or kind not in (Kind.PIECE, Kind.PAD, Kind.BYE):
+                raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
+            frames.fill(connection, room[:length])
+            now = time.monotonic()
+            if kind == Kind.BYE:
+                raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
+            # The first frame sets the clock: what was before it is the parent's business.
+            began, came = (began, came + length) if began else (now, 0)
+            if now - began <= SAMPLE and (now - began >= SAMPLE / 3 or came >= ENOUGH) and now > began:
+                # The best of the sample: a parent that had nothing for a moment is not a slow link.
+                self.taken.rate = max(self.taken.rate, came / (now - began))
+            if kind == Kind.PIECE:
+                self._piece(piece, room[:length], now)
+
+    def _piece(self, piece: int, data: memoryview, now: float) -> None:
+        if piece >= self._book.pieces or len(data) != self._length(piece):
+            raise GarbageError(f"{self.endpoint} gave a piece that does not exist", kind=ErrorKind.CORRUPT)
+        if not self._on_piece(piece, data):
+            raise GarbageError(f"{self.endpoint} gave piece {piece} with a wrong digest", kind=ErrorKind.CORRUPT)
+        self.taken.pieces += 1
+        self.taken.size += len(data)
+        self.taken.last = now
+
+    def _has_all(self) -> bool:
+        step, first = self._greeting.stripes, self._greeting.stripe
+        return all(self._book.has(piece) for piece in range(first, self._book.pieces, step))
+
+
+def split(endpoint: str) -> tuple[str, int]:
+    """Address and port of `address:port` or `[address]:port`. Raises RookeryError `invalid`."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        return str(ipaddress.ip_address(host.strip("[]"))), int(port)
+    except ValueError:
+        raise RookeryError(f"{endpoint[:80]!r} is not address:port", kind=ErrorKind.INVALID) from None
+
+
+def join(address: str, port: int) -> str:
+    """`address:port`, an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _connect(endpoint: str) -> socket.socket:
+    connection = socket.create_connection(split(endpoint), timeout=CONNECT)
+    connection.settimeout(None)
+    return connection
