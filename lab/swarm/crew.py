@@ -47,6 +47,11 @@ class Member:
         return self.done is not None or self.gone or self.ended.is_set()
 
     @property
+    def whole(self) -> int:
+        """Bytes of the pieces that it has and that are right, as it last said."""
+        return self.curve[-1][1] if self.curve else 0
+
+    @property
     def seconds(self) -> float:
         """From GO until it had the whole file with the right digest; 0 when it never had."""
         return self.done["at"] - self.began if self.done is not None else 0.0
@@ -141,7 +146,7 @@ def _hear(member: Member, said: Mapping[str, Any]) -> None:
     match said["event"]:
         case "ready":
             member.ready.set()
-        case "progress":
+        case "progress" if member.done is None:
             member.curve.append((said["now"], said["done"]))
         case "again":
             member.tries += 1
