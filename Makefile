@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test setup-demo setup-test lint unit system qemu format lock clean
+.PHONY: help demo bench-swarm test setup-demo setup-test setup-bench lint unit system qemu format lock clean
 
 help:
 	@echo "make demo    boot three real (QEMU) machines from one image; cleans up after itself"
+	@echo "make bench-swarm    measure the swarm, into docs/benchmarks (about an hour; ARGS=--help shows its parts)"
 	@echo "make test    lint, types, layers, unit, namespace and QEMU tests"
 	@echo "make lint | unit | system | qemu    one part of the tests"
 	@echo "make format  put the sources into the one layout"
@@ -25,6 +26,12 @@ setup-test:
 
 demo: setup-demo
 	@$(BIN)/python -m lab.demo
+
+setup-bench:
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh lab/setup.sh bench
+
+bench-swarm: setup-bench
+	@$(BIN)/python -m lab.swarm $(ARGS)
 
 test: setup-test
 	$(MAKE) lint
