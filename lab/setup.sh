@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Install what the demo or the tests need and is not here yet: Debian packages and a virtual environment.
-# Usage: PYTHON=python3 VENV=.venv sh lab/setup.sh demo|test
+# Install what the demo, the tests or the benchmark need and is not here yet: Debian packages and a virtual environment.
+# Usage: PYTHON=python3 VENV=.venv sh lab/setup.sh demo|test|bench
 set -eu
 
-purpose=${1:?usage: lab/setup.sh demo|test}
+purpose=${1:?usage: lab/setup.sh demo|test|bench}
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -49,6 +49,16 @@ if [ "$purpose" = test ]; then
     need curl have curl
     need openssh-client have ssh
 fi
+if [ "$purpose" = bench ]; then
+    need nginx-light have nginx
+    need curl have curl
+    need rsync have rsync
+    need udpcast have udp-sender
+    need uftp have uftpd
+    need transmission-cli have transmission-cli
+    need aria2 have aria2c
+    need opentracker have opentracker
+fi
 
 if [ -n "$missing" ]; then
     if ! have apt-get >/dev/null; then
@@ -72,6 +82,12 @@ if [ -n "$missing" ]; then
             trap 'rm -f $clusters/rookery-tests.conf' EXIT
             ;;
     esac
+    # The benchmark runs these servers in namespaces of its own; their packages would start them for the whole machine.
+    if [ "$purpose" = bench ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # a list of words
     if ! { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1; then
@@ -80,6 +96,14 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     rm -f "$log"
+    if [ "$purpose" = bench ] && have systemctl >/dev/null; then
+        for package in $missing; do # nor at the next boot
+            case $package in
+                nginx-light) systemctl disable nginx.service ;;
+                rsync | uftp | opentracker) systemctl disable "$package.service" ;;
+            esac >/dev/null 2>&1 || true
+        done
+    fi
 fi
 if [ "$(id -u)" -ne 0 ]; then
     echo "The $purpose makes network namespaces and builds a root file system: run it as root (sudo make $purpose)." >&2
