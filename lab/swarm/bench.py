@@ -17,6 +17,7 @@ from lab.swarm.stage import HeadPlace, Load, stage
 PATIENCE = 6.0  # ideal times after which a run is given up
 FIRST_BYTE = 0.5  # s
 COPIES = 1.10
+DISTURBED = 15.0  # percent of the processor before the start
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Bench:
             load.rate,
             alone=self.alone(load, part).last if against is None else (against or max(found.seconds, default=0.0)),
             checks=(*checks, Check("nodes without the right file", float(found.missing), 0.0)),
-            note=note,
+            note=note or _disturbed(wire),
             more=more or {},
             **vars(found),
         )
@@ -118,8 +119,14 @@ def told(row: Row) -> str:
     words = [f"last {row.last:.2f} s = {row.ratio:.3f} T(1)", f"{row.copies:.3f} copies", f"processor {row.cpu:.0f} %"]
     if row.busy:
         words.append("THE PROCESSOR IS THE LIMIT")
+    words += [row.note] if row.note else []
     words += [f"missed: {check.what} {_shown(check)} (limit {check.limit:g})" for check in row.checks if not check.held]
     return ", ".join(words)
+
+
+def _disturbed(wire: Wire) -> str:
+    quiet = wire.background < DISTURBED
+    return "" if quiet else f"something else took {wire.background:.0f} % of the processor before the start"
 
 
 def _shown(check: Check) -> str:

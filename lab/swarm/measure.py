@@ -116,13 +116,15 @@ class Load:
 class Wire:
     """Everything that is measured around one run: make it just before the start, `stop` it when the last is done.
 
-    wire.sent: bytes that left the head; wire.cpu: percent; wire.seconds: of the wall clock.
+    wire.sent: bytes that left the head; wire.cpu: percent; wire.seconds: of the wall clock. wire.background: percent
+    that something else took before the start, when somebody looked.
     """
 
     def __init__(self, head: netns.Host) -> None:
         self._head, self._before = head, traffic(head)
         self._load, self._began = Load(), time.monotonic()
         self.sent, self.cpu, self.seconds = 0, 0.0, 0.0
+        self.background = 0.0
 
     def so_far(self) -> int:
         """Bytes that left the head until now."""

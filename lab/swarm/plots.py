@@ -57,20 +57,20 @@ def _figures(rows: Mapping[str, Rows]) -> list[tuple[str, Figure]]:
 
 
 def _scale(rows: Rows, others: Rows) -> Figure:
-    figure, (time, copies) = _axes(2, 3.6)
+    figure, (time, copies) = _axes(2, 4.0)
     raced = [row for row in others if row.case == "race" and row.seconds and not row.missing]
     theirs = sorted({row.system for row in raced if row.system != "Rookery"})
     most = max(row.nodes for row in rows)
     for system in theirs:
         of = sorted((row for row in raced if row.system == system), key=lambda row: row.nodes)
-        label = "others (64 MB race)" if system == theirs[0] else None
+        label = f"others, {of[0].size} MB at {of[0].rate} Mbit/s" if system == theirs[0] else None
         time.plot([row.nodes for row in of], [row.ratio for row in of], color=THEIRS, lw=1, marker=".", label=label)
         copies.plot([row.nodes for row in of], [row.copies for row in of], color=THEIRS, lw=1, marker=".")
     for load, shade in zip(sorted({(row.size, row.rate) for row in rows}), SHADES, strict=False):
         of = sorted((row for row in rows if (row.size, row.rate) == load), key=lambda row: row.nodes)
         label = f"Rookery, {load[0]} MB at {load[1]} Mbit/s"
         time.plot([row.nodes for row in of], [row.ratio for row in of], color=shade, lw=2, marker="o", label=label)
-        copies.plot([row.nodes for row in of], [row.copies for row in of], color=shade, lw=2, marker="o", label=label)
+        copies.plot([row.nodes for row in of], [row.copies for row in of], color=shade, lw=2, marker="o")
         busy = [row for row in of if row.busy]
         time.plot(
             [row.nodes for row in busy],
@@ -89,7 +89,7 @@ def _scale(rows: Rows, others: Rows) -> Figure:
         (copies, 1.10, "copies that left the head"),
     ):
         axes.axhline(1.0, color=DARK, lw=1, ls=":", label="ideal" if axes is time else None)
-        axes.axhline(limit, color=LIMIT, lw=1, ls="--", label=f"limit, {limit:g}" if axes is time else None)
+        axes.axhline(limit, color=LIMIT, lw=1, ls="--", label="limit (1.05 and 1.1)" if axes is time else None)
         axes.set_xscale("log", base=2)
         ticks = [2**power for power in range(most.bit_length())]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -97,7 +97,7 @@ def _scale(rows: Rows, others: Rows) -> Figure:
         axes.set_xlabel("nodes that start together")
         axes.set_title(title, loc="left")
         axes.set_ylim(0, top)
-    time.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -164,11 +164,24 @@ def _others(rows: Rows) -> Figure:
         (time, [row.ratio for row in of], "time of the last node ÷ T(1)"),
         (copies, [row.copies for row in of], "copies that left the head"),
     ):
-        bars = axes.barh(names, values, color=shades)
-        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+        axes.barh(names, values, color=shades)
         axes.axvline(1.0, color=DARK, lw=1, ls=":")
         # One that needs many times as long must not press the others together.
-        axes.set_xlim(0, min(max(values) * 1.15, 4 * median(values)))
+        edge = min(max(values) * 1.15, 4 * median(values))
+        axes.set_xlim(0, edge)
+        for place, value in enumerate(values):
+            long = value > 0.9 * edge  # its number stands inside, before the edge
+            x, side, shade = (min(value, edge), "right", "white") if long else (value, "left", DARK)
+            axes.annotate(
+                f"{value:.2f}",
+                (x, place),
+                (-4 if long else 4, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                color=shade,
+                fontsize=8,
+            )
         axes.grid(visible=False, axis="y")
         axes.set_title(title, loc="left")
     copies.tick_params(labelleft=False)

@@ -110,7 +110,7 @@ def _raced(bench: Bench, load: Load, count: int, system: System, alone: Row) -> 
         note=outcome.error,
         checks=(Check("nodes without the right file", float(missing), 0.0),) if system.name == NAME else (),
     )
-    say(f"  {told(row)}{f': {outcome.error}' if outcome.error else ''}")
+    say(f"  {told(row)}")
     return row
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import netns
+from lab.swarm import measure
 from lab.swarm.crew import Crew, Member, crew
 from lab.swarm.measure import Wire
 from rookery import files
@@ -27,6 +28,7 @@ MB = 1_000_000
 PACKING_SECONDS = 600.0  # the first start of a head packs its agent
 MEMORY = Path("/dev/shm")
 LOOK = 0.02  # s between two looks at the nodes
+SETTLING = 0.5  # s of rest before a run, and again to see what else the processor does
 WATCH = 0.25  # s between two calls of a watcher
 
 
@@ -155,7 +157,11 @@ class Stage:
         """
         self.crew.wait_ready()
         waiting = sorted(deeds, key=lambda deed: deed[0])
+        time.sleep(SETTLING)
+        before = measure.Load()
+        time.sleep(SETTLING)
         wire = Wire(self.head)
+        wire.background = before.percent()
         began = watched = time.monotonic()
         until = began + waiting[-1][0] + patience * self.load.ideal + 30
         while (now := time.monotonic()) < until:
