@@ -76,8 +76,16 @@ def _curve(axes: Axes, tables: Tables) -> None:
         ratios = [row["seconds"] / row["alone"] for row in seen]
         axes.plot([row["nodes"] for row in seen], ratios, "o", color=DARK, ms=4, label="measured in namespaces")
     axes.axvline(64, color="#bbbbbb", lw=0.8, ls=":")
-    axes.text(68, 5.2, "above 64: segments and trees", color="#777777", fontsize=8)
-    axes.legend(loc="upper left", bbox_to_anchor=(0.02, 0.98), fontsize=8)
+    axes.text(60, 1.62, "above 64: segments and trees", color="#777777", fontsize=8, ha="right")
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0.155, 1.0),
+        fontsize=8,
+        frameon=True,
+        facecolor="white",
+        framealpha=1,
+        edgecolor="none",
+    )
 
 
 def _faults(axes: Axes, tables: Tables) -> None:

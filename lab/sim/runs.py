@@ -152,7 +152,7 @@ def fabrics() -> Iterator[Row]:
         case = replace(base(nodes), segment=min(segment, rack), one_chain=0)
         copies = fabric.copies(case.segment)
         known = run(replace(case, between=fabric.between(case.segment)))
-        blind = run(replace(case, between=fabric.blind(), rate=case.rate * fabric.blind()))
+        blind = run(replace(case, rate=case.rate * fabric.blind()))
         yield {"nodes": nodes, "rack": rack, "narrow": narrow, "segment": segment, "copies": copies} | {
             "used": fabric.used(case.segment),
             "known": known.ratio,
