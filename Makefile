@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo bench-swarm test setup-demo setup-test setup-bench lint unit system qemu format lock clean
+.PHONY: help demo bench-swarm bench-sim test setup-demo setup-test setup-bench lint unit system qemu format lock clean
 
 help:
 	@echo "make demo    boot three real (QEMU) machines from one image; cleans up after itself"
@@ -32,6 +32,9 @@ setup-bench:
 
 bench-swarm: setup-bench
 	@$(BIN)/python -m lab.swarm $(ARGS)
+
+bench-sim: setup-bench
+	@$(BIN)/python -m lab.sim $(ARGS)
 
 test: setup-test
 	$(MAKE) lint
