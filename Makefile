@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo bench-swarm bench-sim test setup-demo setup-test setup-bench lint unit system qemu format lock clean
+.PHONY: help demo bench-swarm bench-sim test setup-demo setup-test setup-bench lint unit system qemu format lock clean bench-tracker
 
 help:
 	@echo "make demo    boot three real (QEMU) machines from one image; cleans up after itself"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint | unit | system | qemu    one part of the tests"
 	@echo "make format  put the sources into the one layout"
 	@echo "make lock    resolve the pinned requirements again"
+	@echo "make bench-tracker  what the tracker can do, into docs/benchmarks"
 	@echo "make clean   remove the virtual environment and the demo's cache"
 
 setup-demo:
@@ -56,6 +57,9 @@ system: setup-test
 
 qemu: setup-test
 	$(PYTEST) -m qemu
+
+bench-tracker: setup-test
+	@$(BIN)/python -m lab.tracker --into docs/benchmarks
 
 format: setup-test
 	$(BIN)/ruff format src lab tests

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.catalog import credentials, events, images, nodes, schema
 from rookery.head.catalog.database import Database
-from rookery.head.catalog.rows import Credential, Event, Image, Node, Version
+from rookery.head.catalog.rows import Credential, Event, Image, Node, Standing, Version
 from rookery.wire.facts import normalize_mac
 from rookery.wire.manifest import SignedManifest
 from rookery.wire.report import NodeState
@@ -214,6 +214,12 @@ class Catalog:
         """The credential with this digest, also when it has expired."""
         with self._database.reading() as connection:
             return credentials.find(connection, digest)
+
+    def holders(self, digests: Sequence[str]) -> dict[str, tuple[Credential, Standing | None]]:
+        """By digest: the credential, also when it has expired, and of a session how its node stands. Those that are not
+        there are left out."""
+        with self._database.reading() as connection:
+            return credentials.holders(connection, digests)
 
     def spend(self, digest: str, boot_id: str) -> bool:
         """Bind a boot token to the boot that shows it; False when another boot had it first, or there is none."""

@@ -6,10 +6,15 @@ What credentials mean is decided in fleet/credentials.py.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from collections.abc import Sequence
 
-from rookery.head.catalog.models import CredentialModel
-from rookery.head.catalog.rows import Credential
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+
+from rookery.head.catalog.models import CredentialModel, NodeModel
+from rookery.head.catalog.rows import Credential, Standing
+from rookery.wire.report import NodeState
+
+_STANDING = (NodeModel.name, NodeModel.state, NodeModel.may_seed, NodeModel.version)
 
 
 def add(connection: Connection, credential: Credential, keep: int | None) -> None:
@@ -34,6 +39,17 @@ def find(connection: Connection, digest: str) -> Credential | None:
     """The credential with a digest."""
     row = connection.execute(select(CredentialModel.__table__).where(CredentialModel.digest == digest)).one_or_none()
     return None if row is None else Credential(row.digest, row.kind, row.subject, row.expires_at, row.used_by)
+
+
+def holders(connection: Connection, digests: Sequence[str]) -> dict[str, tuple[Credential, Standing | None]]:
+    """By digest: the credential and, of a session, how its node stands. Unknown digests are left out."""
+    owner = and_(CredentialModel.kind == "session", NodeModel.name == CredentialModel.subject)
+    statement = select(CredentialModel.__table__, *_STANDING).outerjoin(NodeModel, owner)
+    found: dict[str, tuple[Credential, Standing | None]] = {}
+    for row in connection.execute(statement.where(CredentialModel.digest.in_(digests))):
+        standing = None if row.name is None else Standing(row.name, NodeState(row.state), row.may_seed, row.version)
+        found[row.digest] = Credential(row.digest, row.kind, row.subject, row.expires_at, row.used_by), standing
+    return found
 
 
 def spend(connection: Connection, digest: str, boot_id: str) -> bool:

@@ -35,6 +35,16 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Of a node, what decides whether it takes part in the swarm; fields as of Node."""
+
+    name: str
+    state: NodeState
+    may_seed: bool
+    version: str | None
+
+
+@dataclass(frozen=True)
 class Version:
     """A published version. size: sum of its blobs, bytes. published_at: seconds since 1970. tags: names for it
     within `image`. recipe: the text it was built from, or empty. packages: name -> version, as built."""

@@ -12,12 +12,12 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.catalog.catalog import Catalog
-from rookery.head.catalog.rows import Credential
+from rookery.head.catalog.rows import Credential, Standing
 
 BOOT_SECONDS = 15 * 60
 SESSION_SECONDS = 30 * 86400
@@ -90,9 +90,19 @@ class Credentials:
 
     def check(self, credential: str) -> Credential:
         """The credential behind a secret. Raises RookeryError `unauthorized`; a boot token is good for hello only."""
-        found = self._find(credential)
-        if found is None or found.kind == Kind.BOOT or found.expires_at <= self._clock():
-            raise _unauthorized("the credential is not known or has expired")
+        return self._valid(self._find(credential))
+
+    def holders(self, secrets: Sequence[str]) -> list[tuple[Credential, Standing | None] | RookeryError]:
+        """As `check` for many at once: for each the credential and, of a session, how its node stands; or the error."""
+        digests = [_digest(secret) if 0 < len(secret) <= MOST_SECRET else "" for secret in secrets]
+        known = self._catalog.holders(digests)
+        found: list[tuple[Credential, Standing | None] | RookeryError] = []
+        for digest in digests:
+            credential, standing = known.get(digest, (None, None))
+            try:
+                found.append((self._valid(credential), standing))
+            except RookeryError as error:
+                found.append(error)
         return found
 
     def require(self, credential: str, *kinds: Kind) -> Credential:
@@ -103,6 +113,11 @@ class Credentials:
                 f"a credential of kind {found.kind} does not allow this; needed is {' or '.join(kinds)}",
                 kind=ErrorKind.FORBIDDEN,
             )
+        return found
+
+    def _valid(self, found: Credential | None) -> Credential:
+        if found is None or found.kind == Kind.BOOT or found.expires_at <= self._clock():
+            raise _unauthorized("the credential is not known or has expired")
         return found
 
     def _make(

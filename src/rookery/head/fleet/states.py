@@ -17,7 +17,7 @@ import re
 
 from rookery.head.catalog.catalog import Happenings
 from rookery.head.catalog.noderange import is_automatic
-from rookery.head.catalog.rows import Node
+from rookery.head.catalog.rows import Node, Standing
 from rookery.wire.facts import Facts
 from rookery.wire.orders import Word
 from rookery.wire.report import NodeState, Report, Step
@@ -83,7 +83,7 @@ def reported(node: Node, report: Report, now: float) -> Outcome:
     return changed, _told(node, changed, last, report, now)
 
 
-def may_fetch(node: Node) -> bool:
+def may_fetch(node: Node | Standing) -> bool:
     """Whether the swarm is open to a node: it is on its way up, or it may give to others."""
     if node.state in (NodeState.PROVISIONING, NodeState.FAILED):
         return True

@@ -60,7 +60,9 @@ def create_app(services: Services) -> FastAPI:
     guard = Guard(services.credentials, services.fleet)
     app.include_router(machines.boot_router(services))
     app.include_router(machines.node_router(services, guard))
-    app.include_router(announce.router(services, guard))
+    answerer = announce.Answerer(services, guard)
+    app.include_router(announce.router(answerer))
+    app.add_middleware(announce.Announcements, answerer=answerer)
     app.include_router(chain.router(services, guard))
     # HTTPBearer stands in the OpenAPI document; the guard does the checking.
     operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])

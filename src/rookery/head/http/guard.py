@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -21,6 +22,7 @@ T = TypeVar("T")
 FRESH_SECONDS = 2.0  # how long an answer about a credential is believed: a swarm announces and fetches in bursts
 MOST_REMEMBERED = 50_000
 MOST_SECRET = 256
+MOST_AT_ONCE = 500  # secrets in one look-up
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,57 @@ class Access:
     version: str | None
 
 
-class _Fresh(Generic[T]):
-    """Answers that are believed for a short while; errors are never kept. For one event loop."""
+class Fresh(Generic[T]):
+    """Answers that are believed for a short while; errors are never kept. For one event loop.
 
-    def __init__(self, ask: Callable[[str], T], clock: Callable[[], float] = time.monotonic) -> None:
+    ask: called in a thread, with all the secrets that came while the last call ran, so that a thousand callers in one
+    second cost a few look-ups and not a thousand; answers in their order, errors as values.
+    """
+
+    def __init__(
+        self, ask: Callable[[Sequence[str]], Sequence[T | RookeryError]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ask = ask
         self._clock = clock
         self._known: dict[bytes, tuple[float, T]] = {}
+        self._waiting: dict[str, asyncio.Future[T]] = {}
+        self._asking: asyncio.Task[None] | None = None
 
     async def get(self, secret: str) -> T:
+        """What is known of a secret; raises what `ask` answered."""
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
         until, value = self._known.get(digest, (0.0, None))
         if value is not None and now < until:
             return value
-        fresh = await run_in_threadpool(self._ask, secret)
+        if (answer := self._waiting.get(secret)) is None:
+            answer = self._waiting[secret] = asyncio.get_running_loop().create_future()
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
+        # A caller that goes away must not take the answer from others with the same secret.
+        fresh = await asyncio.shield(answer)
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
         self._known[digest] = (now + FRESH_SECONDS, fresh)
         return fresh
+
+    async def _ask_all(self) -> None:
+        try:
+            while self._waiting:
+                asked = {secret: self._waiting.pop(secret) for secret in list(self._waiting)[:MOST_AT_ONCE]}
+                answers: Sequence[T | BaseException]
+                try:
+                    answers = await run_in_threadpool(self._ask, list(asked))
+                except Exception as error:  # noqa: BLE001 - every caller gets it
+                    answers = [error] * len(asked)
+                for future, answer in zip(asked.values(), answers, strict=True):
+                    if isinstance(answer, BaseException):
+                        future.set_exception(answer)
+                        future.exception()  # the caller may be gone: then nobody asks for it, which is no fault
+                    else:
+                        future.set_result(answer)
+        finally:
+            self._asking = None
 
 
 class Guard:
@@ -58,8 +92,8 @@ class Guard:
     def __init__(self, credentials: Credentials, fleet: Fleet) -> None:
         self._credentials = credentials
         self._fleet = fleet
-        self._checked = _Fresh(credentials.check)
-        self._accesses = _Fresh(self._access)
+        self._checked = Fresh(self._check)
+        self._accesses = Fresh(self._access)
 
     async def operator(self, request: Request) -> Credential:
         """The operator's credential. Raises RookeryError `unauthorized` or `forbidden`."""
@@ -77,9 +111,13 @@ class Guard:
         """As `access`, for the caller of a request."""
         return await self.access(bearer(request))
 
-    def _access(self, secret: str) -> Access:
-        credential = self._credentials.check(secret)
-        return Access(credential, self._fleet.version_for(credential))
+    def _check(self, secrets: Sequence[str]) -> list[Credential | RookeryError]:
+        held = self._credentials.holders(secrets)
+        return [found if isinstance(found, RookeryError) else found[0] for found in held]
+
+    def _access(self, secrets: Sequence[str]) -> list[Access | RookeryError]:
+        opened = self._fleet.versions_for(secrets)
+        return [found if isinstance(found, RookeryError) else Access(*found) for found in opened]
 
 
 Dependency = Callable[[Request], Awaitable[object]]

@@ -98,6 +98,11 @@ class Published:
             return frozenset(index.hashes.get(version, ()))
         return frozenset(found for known in index.hashes.values() for found in known)
 
+    def info_hashes_at_hand(self, version: str) -> frozenset[bytes] | None:
+        """As `info_hashes` where that needs no look into the catalog, else None; never waits."""
+        found = self._index.hashes.get(version)
+        return None if self._read_at is None or found is None else frozenset(found)
+
     def check_own_copy(self, version: str) -> None:
         """Have the seeder digest its own copy of a version again."""
         if info_hash := self._fresh(lambda index: version in index.carried).carried.get(version):
