@@ -4,6 +4,7 @@ from typing import Any
 import libtorrent as lt
 import pytest
 
+from rookery.relay.frames import BACKGROUND
 from rookery.wire import engine
 
 
@@ -28,6 +29,11 @@ def test_most_settings_differ_from_libtorrents_own() -> None:
     known: Any = lt.default_settings()
     same = [one.name for one in engine.COMMON + engine.HEAD + engine.NODE if known[one.name] == one.value]
     assert same == ["strict_end_game_mode"], "listed because it was measured, though it is the default"
+
+
+def test_what_a_swarm_sends_is_background_traffic() -> None:
+    known: Any = lt.default_settings()
+    assert known["peer_dscp"] << 2 == BACKGROUND, "libtorrent's own is DSCP LE (RFC 8622), so it is not set"
 
 
 def test_rates_and_addresses_get_in() -> None:

@@ -12,7 +12,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.boot.answer import BootRequest, Firmware
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Node, Version
-from rookery.head.config import Config
+from rookery.head.config import Config, Swarm
 from rookery.head.fleet import fleet as module
 from rookery.head.fleet.credentials import SESSION_SECONDS, Credentials, Kind
 from rookery.head.fleet.fleet import Boot, Fleet, assigned_reference
@@ -189,6 +189,15 @@ def test_a_tag_that_moves_during_a_boot_does_not_mix_versions(
     again = fleet.boot(_request())
     assert again.files is not None
     assert again.files.version == new.id
+
+
+def test_the_cap_of_a_fetching_node_is_in_what_it_is_told(catalog: Catalog, clock, make_version: Make) -> None:
+    credentials, config = Credentials(catalog, clock), Config(swarm=Swarm(node_rate=12_500_000))
+    version = make_version("base", "one")
+    catalog.add_version(version)
+    ticket = credentials.ticket(version.id, 60)
+    offer = Fleet(catalog, credentials, config, HEAD, {}, (), clock).offer("base", ticket)
+    assert offer.source.rate == 12_500_000
 
 
 def test_orders_need_a_version(fleet: Fleet, catalog: Catalog) -> None:

@@ -301,7 +301,7 @@ class Fleet:
         )
 
     def _source(self, credential: str) -> Source:
-        return Source(head=self._head, credential=credential, seeders=self._seeders)
+        return Source(self._head, credential, self._seeders, self._config.swarm.node_rate)
 
     def _all_hosts(self) -> tuple[tuple[str, ...], int]:
         """(lines of /etc/hosts, number of nodes), read once a second at most: all nodes of a cluster ask together."""

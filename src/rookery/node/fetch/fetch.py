@@ -90,7 +90,7 @@ class Fetcher:
 
     Between `run` and `close` it goes on giving: the swarm does not lose a node just because that node is done.
     Arguments as of `fetch`; port, relay_port: to listen on, the next free ones are taken; rate: cap on what is given,
-    bytes/s.
+    bytes/s; 0: as `source` says.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Fetcher:
         self._tell = on_progress or (lambda _transfer: None)
         self._stop = stop or threading.Event()
         self._port, self._relay_port = port, relay_port
-        self._rate, self._limits = rate, limits or Limits()
+        self._rate, self._limits = rate or source.rate, limits or Limits()
         self._ledger = Ledger(blob.size)
         self._swarm: Swarm | None = None
         self._chain: Chain | None = None
