@@ -35,6 +35,7 @@ BRIDGE = "br0"
 DEVICE = "eth0"  # the one interface inside every host
 UPLINK = "up0"  # the interface of a rack's switch that leads to the hub
 TAP = "tap0"  # the tap device inside every place for a virtual machine
+BUNDLE = 15_000  # bytes
 _PREFIX = "rkroom"
 _NAME = re.compile(_PREFIX + r"-(\d+)-\d+-[a-z0-9]+")
 _NAMESPACES = Path("/run/netns")
@@ -183,6 +184,12 @@ class Room:
         run(["ip", "netns", "add", name])
         self._namespaces.append(name)
         run(["ip", "-n", name, "link", "set", "lo", "up"])
+        # What Debian's kernels do unless told otherwise, or what is nearest to it: the kernel at hand may have another
+        # default (bbr paces each segment by a timer, and 64 hosts of it take two cores).
+        for algorithm in ("cubic", "reno"):
+            words = ["sysctl", "-q", "-w", f"net.ipv4.tcp_congestion_control={algorithm}"]
+            if run(["ip", "netns", "exec", name, *words], check=False).code == 0:
+                break
 
     def _shape_device(self, namespace: str, device: str, rate: int) -> None:
         tc = ["tc", "-n", namespace, "qdisc"]
@@ -190,7 +197,9 @@ class Room:
             run([*tc, "del", "dev", device, "root"], check=False)
             return
         # A burst of 4 ms, as a switch's buffer gives; never below a few segments, or the kernel cannot reach the rate.
+        # Segments travel in bundles that fit into it, as network cards make them: one by one, each costs two timers.
         burst = max(rate // 8 // 250, 16_000)
+        run(["ip", "-n", namespace, "link", "set", device, "gso_max_size", str(BUNDLE)])
         run(
             [*tc, "replace", "dev", device, "root", "tbf", "rate", f"{rate}bit", "burst", str(burst), "latency", "50ms"]
         )
