@@ -22,6 +22,7 @@ MAGIC = b"RKR1"
 HEADER = struct.Struct(">III")
 _LENGTH = struct.Struct(">I")
 MOST_HELLO = 1 << 20  # bytes: a bitmap of 8 million pieces
+LOW_WATER = 32 << 10  # bytes; in the middle of a piece a reader is woken for no less
 RELAY_PORT = 8473  # of nodes and of the head
 BACKGROUND = 0x04  # DSCP LE, "lower effort" (RFC 8622), as the byte that IP_TOS takes
 
@@ -80,11 +81,18 @@ def fill(connection: socket.socket, room: memoryview) -> None:
     """Receive until `room` is full. Raises as `read_exactly`; TimeoutError when the socket's SO_RCVTIMEO passes
     without a byte."""
     got = 0
+    # Woken for each packet, a node spends more time in the scheduler than on the bytes: sleep until there is a good part.
     while got < len(room):
+        part = min(len(room) - got, LOW_WATER)
+        if part > HEADER.size:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, part)
         try:
-            count = connection.recv_into(room[got:], 0, socket.MSG_WAITALL)
+            count = connection.recv_into(room[got : got + part], 0, socket.MSG_WAITALL)
         except BlockingIOError:
             raise TimeoutError("nothing came") from None
+        finally:
+            if part > HEADER.size:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         if not count:
             raise ConnectionResetError("the other side hung up")
         got += count
