@@ -36,9 +36,11 @@ from rookery.head.progress import silent
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
+from rookery.head.swarm.planner import Planner
 from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
 from rookery.head.swarm.tracker import Tracker
+from rookery.relay.taker import join
 
 LOOPBACK = "127.0.0.1"
 
@@ -104,7 +106,12 @@ def running_head(directory: Path) -> Iterator[RunningHead]:
         catalog = Catalog.open(f"sqlite:///{paths.database}")
         stack.callback(catalog.close)
         credentials, key, store = Credentials(catalog), SiteKey.create(paths), BlobStore(paths.blobs)
-        seeder = Seeder(lambda sha256, _message: bad_copies.append(sha256), LOOPBACK, config.network.swarm_port)
+        seeder = Seeder(
+            lambda sha256, _message: bad_copies.append(sha256),
+            LOOPBACK,
+            config.network.swarm_port,
+            key_for=lambda sha256: key.secret(f"chain {sha256}"),
+        )
         seeder.start()
         stack.callback(seeder.stop)
         seeders = (f"{LOOPBACK}:{config.network.swarm_port}",)
@@ -124,6 +131,7 @@ def running_head(directory: Path) -> Iterator[RunningHead]:
             publisher=Publisher(store, key, catalog, make_torrent),
             seeder=seeder,
             tracker=tracker,
+            planner=Planner(join(LOOPBACK, seeder.relay_port)),
             jobs=jobs,
             agents={digest: agent},
             published=Published(catalog, store, seeder, tracker),

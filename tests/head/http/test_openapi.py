@@ -41,6 +41,7 @@ GET /boot/kernel/{sha256}
 GET /boot/loader/{name}
 GET /boot/script.ipxe
 GET /boot/start.ipxe
+POST /chain/{sha256}
 GET /fetch/{reference}
 POST /node/hello
 GET /node/orders
