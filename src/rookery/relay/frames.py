@@ -81,7 +81,7 @@ def fill(connection: socket.socket, room: memoryview) -> None:
     """Receive until `room` is full. Raises as `read_exactly`; TimeoutError when the socket's SO_RCVTIMEO passes
     without a byte."""
     got = 0
-    # Woken for each packet, a node spends more time in the scheduler than on the bytes: sleep until there is a good part.
+    # Woken for each packet, a node spends more time in the scheduler than on the bytes.
     while got < len(room):
         part = min(len(room) - got, LOW_WATER)
         if part > HEADER.size:

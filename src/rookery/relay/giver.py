@@ -195,20 +195,30 @@ class Giver:
                 if wanted[piece]:
                     self.send_piece(connection, shelf, piece)
                     left -= 1
+                    beaten = self._beat(connection, book, beaten)
             if not left:
                 connection.shutdown(socket.SHUT_WR)
                 return
             now = time.monotonic()
-            stands = book.since_beat() < 4 * BEAT
             if now < probe_until and padded < PROBE_BYTES:
                 self.allowance.take(len(PAD))
                 connection.sendall(HEADER.pack(Kind.PAD, 0, len(PAD)) + PAD)
                 padded += len(PAD)
                 continue
-            if now - beaten >= BEAT or (stands and book.beats != beats):
-                beats, beaten = book.beats, now
-                connection.sendall(HEADER.pack(Kind.BEAT if stands else Kind.WAIT, len(book), 0))
+            if book.beats != beats:
+                beats, beaten = book.beats, beaten if beats < 0 else 0.0
+            beaten = self._beat(connection, book, beaten)
             book.wait(cursor, beats, BEAT)
+
+    @staticmethod
+    def _beat(connection: socket.socket, book: Book, beaten: float) -> float:
+        """Say that we live, and whether our way up stands, unless that was said a moment ago; when it was said."""
+        now = time.monotonic()
+        if now - beaten < BEAT:
+            return beaten
+        stands = book.since_beat() < 4 * BEAT
+        connection.sendall(HEADER.pack(Kind.BEAT if stands else Kind.WAIT, len(book), 0))
+        return now
 
     def send_piece(self, connection: socket.socket, shelf: Shelf, piece: int) -> None:
         """Send one piece from the file."""

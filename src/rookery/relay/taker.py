@@ -19,7 +19,7 @@ from rookery.relay.frames import HEADER, Greeting, Kind
 CONNECT = 2.0  # s
 SILENT = 2.0  # s without a frame after which a parent is lost: it says something twice a second
 ENOUGH = 1 << 20  # bytes that are a sample also when they took no time
-SAMPLE = 0.3  # s at the beginning of a connection in which the link is measured
+SAMPLE = 0.5  # s at the beginning of a connection in which the link is measured
 
 OnPiece = Callable[[int, memoryview], bool]
 
@@ -111,11 +111,15 @@ class Taker:
                 raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
             # The first frame sets the clock: what was before it is the parent's business.
             began, came = (began, came + length) if began else (now, 0)
-            if now - began <= SAMPLE and (now - began >= SAMPLE / 3 or came >= ENOUGH) and now > began:
-                # The best of the sample: a parent that had nothing for a moment is not a slow link.
-                self.taken.rate = max(self.taken.rate, came / (now - began))
+            self._measure(came, now - began)
             if kind == Kind.PIECE:
                 self._piece(piece, room[:length], now)
+
+    def _measure(self, came: int, seconds: float) -> None:
+        """The best of the sample counts: a parent that had nothing for a moment is not a slow link."""
+        enough = seconds >= SAMPLE / 5 or came >= ENOUGH
+        if came and enough and seconds and (seconds <= SAMPLE or not self.taken.rate):
+            self.taken.rate = max(self.taken.rate, came / seconds)
 
     def _piece(self, piece: int, data: memoryview, now: float) -> None:
         if piece >= self._book.pieces or len(data) != self._length(piece):

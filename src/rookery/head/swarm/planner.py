@@ -26,11 +26,13 @@ LONGEST = 64  # members up to which all segments form one line
 STRIPES = 2
 YOUNG_PIECES = 16  # a wave is young until a member has so many pieces, or 2 %
 SETTLE = 0.35  # s: the first asks come so soon after each other, until links are measured and places found
-SETTLE_ASKS = 3
+SETTLE_ASKS = 8
+MEASURED_ASKS = 3  # after so many a member without a child is judged by its own link alone
 ASKS_PER_SECOND = 200  # that all members of a swarm together make, about, later on
 SHORTEST, LONGEST_PAUSE = 2.0, 20.0  # s between two asks of one member
 SLOW = 0.4  # a link below this part of the median is slow
 STALLED = 48  # pieces that a member is behind its parent, and keeps a hungry child waiting, before it counts as slow
+PATIENT = 2.0  # s that it must have had its parent for that
 ANCESTORS = 4  # named to a member beside its parent
 FORGET = 4.0  # a member is forgotten after so many pauses without a word
 
@@ -46,7 +48,8 @@ class Asker:
 @dataclass
 class Member:
     """One node of a swarm. asks: how often it asked. rate: of its link from its parent, bytes per second, 0 unknown.
-    feeding: the rate that its child measured. banned: gave garbage; it gets no children any more."""
+    feeding: the rate that its child measured. banned: gave garbage; it gets no children any more. hungry: as it said
+    last. told: its parents when it asked last; told_at: since when these."""
 
     endpoint: str
     rack: str
@@ -58,6 +61,9 @@ class Member:
     feeding: float = 0.0
     slow: bool = False
     banned: bool = False
+    hungry: bool = False
+    told: tuple[str, ...] = ()
+    told_at: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -137,7 +143,16 @@ class Swarm:
         if member.endpoint not in self._place:
             self._enter(member)
         self._judge(member, ask, now)
-        return self._feeds(member)
+        feeds = self._feeds(member)
+        told = tuple(feed.parents[0] for feed in feeds)
+        if told != member.told:
+            member.told, member.told_at = told, now
+        return feeds
+
+    @property
+    def young(self) -> bool:
+        """Whether the newest wave may still be arranged anew."""
+        return bool(self.waves) and self.waves[-1].young
 
     def line(self) -> tuple[tuple[str, ...], ...]:
         """The segments of the newest wave, for a look."""
@@ -163,6 +178,7 @@ class Swarm:
         if not (behind and behind.slow):
             member.rate = ask.rate or member.rate
         member.asks += 1
+        member.hungry = ask.hungry
         place = self._place.get(member.endpoint)
         if place and place[0].young and YOUNG_PIECES < ask.pieces > ask.total // 50 and not member.complete:
             place[0].young = False
@@ -197,19 +213,17 @@ class Swarm:
         suspects = [one for one in (parent, member) if one is not None and one.endpoint in self._place]
         for one in suspects:
             # Until its child has measured, too, a slow link may be its parent's fault.
-            known = one.rate and (one.feeding or one.asks > SETTLE_ASKS)
+            known = one.rate and (one.feeding or one.asks > MEASURED_ASKS)
             if known and max(one.rate, one.feeding) < SLOW * self._median and not one.slow:
                 self._slow(one)
-        if (
-            ask.hungry
-            and parent is not None
-            and parent.endpoint in self._place
-            and not (parent.complete or parent.slow)
-        ):
-            above = self.members.get(self.parent(parent.endpoint))
-            have = above.pieces if above else parent.total
-            if above is not None and have - parent.pieces > max(STALLED, parent.total // 100):
-                self._slow(parent)
+        if not ask.hungry or parent is None or parent.endpoint not in self._place or parent.complete or parent.slow:
+            return
+        # Who waits itself is not the slow one.
+        above = self.members.get(self.parent(parent.endpoint))
+        if above is None or parent.hungry or parent.told != (above.endpoint,) or now - parent.told_at < PATIENT:
+            return
+        if above.pieces - parent.pieces > max(STALLED, parent.total // 100):
+            self._slow(parent)
 
     def _slow(self, member: Member) -> None:
         member.slow = True
@@ -388,7 +402,7 @@ class Planner:
         feeds = swarm.ask(asker, ask, now)
         member = swarm.members.get(asker.endpoint)
         count = len(swarm.members)
-        settling = member is not None and member.asks < SETTLE_ASKS and not member.complete
+        settling = member is not None and not member.complete and (member.asks < SETTLE_ASKS or swarm.young)
         seconds = max(SETTLE, count / 500) if settling else pause(count)
         return Place(feeds, key, seconds)
 

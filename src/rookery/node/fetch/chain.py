@@ -37,7 +37,7 @@ log = logger(__name__)
 OnTransfer = Callable[[Transfer], None]
 LOOK = 0.05  # s between two looks at the links
 TELL = 0.5  # s between two calls of on_progress
-HUNGRY = 1.0  # s without a piece after which the head is told
+HUNGRY = 0.5  # s without a piece after which the head is told
 AGAIN = 0.5  # s between two asks at least
 FORGIVEN = 10.0  # s after which a lost parent may be tried again
 ASK_TIMEOUT = 5.0
@@ -88,6 +88,8 @@ class Chain:
         self._bad: set[str] = set()
         self._news: set[str] = set()  # lost since the last ask
         self._hungry = False
+        self._measured: set[str] = set()
+        self._unwritten: set[int] = set()
         self._error: RookeryError | None = None
         self._done = 0
         self._last = self._asked = 0.0
@@ -159,6 +161,16 @@ class Chain:
         self._put(path, key or place.key)
         self._asker.start()
         self._ask(time.monotonic())
+
+    def pass_on(self, piece: int) -> None:
+        """A piece came by the mesh: give it to the children, too, once it is in the file (the engine tells of a piece
+        before it is written)."""
+        self._unwritten.add(piece)
+        for one in sorted(self._unwritten):
+            data = os.pread(self._handle, self._metainfo.length(one), one * self._metainfo.piece_size)
+            if self._metainfo.is_right(one, data):
+                self._unwritten.discard(one)
+                self.book.add(one)
 
     def transfer(self, now: float) -> Transfer:
         """How it stands."""
@@ -286,6 +298,10 @@ class Chain:
             self._note(link, now)
             link = None
         if link is not None:
+            if link.taken.rate and link.endpoint not in self._measured:
+                # The sooner the head knows of a slow link, the less waits behind it.
+                self._measured.add(link.endpoint)
+                self._ask(now)
             if not is_new or link.endpoint == feed.parents[0] or self._is_out(feed.parents[0], now):
                 return
             self._links.pop(at).stop()

@@ -153,9 +153,17 @@ class Fetcher:
         if not whole:
             began = len(chain.book) > 0 or chain.running
             swarm.join(metainfo, part, have=chain.book.have() if began else None)
-            on_whole = chain.book.add if began else None
+            on_whole = chain.pass_on if began else None
             loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits, on_whole)
-            loop.run(self._tell, self._stop)
+            told = Transfer()
+
+            def tell(transfer: Transfer) -> None:
+                nonlocal told
+                chain.spend(transfer.sent - told.sent)  # relay and mesh have one cap together
+                told = transfer
+                self._tell(transfer)
+
+            loop.run(tell, self._stop)
             swarm.flush(loop.account)
         verify_seconds = self._verify(part, chain.digest())
         if whole:
