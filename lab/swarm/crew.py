@@ -91,14 +91,14 @@ class Crew:
         self._url, self._work, self._stack = url, work, stack
         self.members: list[Member] = []
 
-    def add(self, host: netns.Host, garbage: bool = False) -> Member:
-        """Start a node on a host; it waits at the barrier."""
+    def add(self, host: netns.Host, garbage: bool = False, lie: bool = False) -> Member:
+        """Start a node on a host; it waits at the barrier. garbage, lie: as of lab.swarm.node."""
         name = f"n{len(self.members) + 1}"
         directory = self._work / name
         directory.mkdir()
         sink = self._stack.enter_context((self._work / f"{name}.log").open("wb"))
         words = [sys.executable, "-m", "lab.swarm.node", self._url, "--to", str(directory)]
-        words += ["--garbage"] if garbage else []
+        words += [*(["--garbage"] if garbage else []), *(["--lie"] if lie else [])]
         child = self._stack.enter_context(
             spawn([*host.inside, *words], stdin=PIPE, stdout=PIPE, stderr=sink, cwd=TOP, grace=1)
         )

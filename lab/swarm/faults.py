@@ -22,7 +22,7 @@ def faults(bench: Bench) -> Iterator[Row]:
     """All of them, each with its own stage."""
     count, (load, *_) = bench.wanted.count(16), bench.wanted.loads(256, 50)
     yield bench.alone(load, "faults")
-    for case in (killed, headless, garbage, outage):
+    for case in (killed, headless, garbage, liar, outage):
         yield case(bench, load, count)
 
 
@@ -83,6 +83,22 @@ def garbage(bench: Bench, load: Load, count: int) -> Row:
     # Who never took a wrong byte has no reason to ban anybody.
     unpunished = Check("wrong pieces that nobody banned for", float(failures > 0 and not banned), 0.0)
     return _judged(replace(row, note=note), unpunished)
+
+
+def liar(bench: Bench, load: Load, count: int) -> Row:
+    """One more node starts with the others, and spoils each piece that it passes on."""
+    say(f"{count} nodes, and one between them that spoils what it passes on, {load}")
+    with stage(bench.place, load, count + 1) as place:
+        half = count // 2
+        members = [*place.nodes(half), bad := place.crew.add(place.host(), lie=True), *place.nodes(count - half)]
+        honest = [member for member in members if member is not bad]
+        wire = place.together(members, PATIENCE)
+        failures = sum(member.stats.get("hash_failures", 0) for member in honest)
+        banned = sum(bad.host.address in member.stats.get("banned", ()) for member in honest)
+        more = {"failures": failures, "banned_by": banned}
+        row = bench.row("faults", "a node spoils what it passes on", load, honest, wire, more=more)
+    note = f"{failures} wrong pieces, banned by {banned} nodes"
+    return _judged(replace(row, note=note), Check("wrong pieces that nobody banned for", float(failures > banned), 0.0))
 
 
 def outage(bench: Bench, load: Load, count: int) -> Row:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import socket
 import sys
 import threading
 import time
@@ -22,6 +24,8 @@ from rookery.node.fetch.metainfo import MAX_TORRENT
 from rookery.node.fetch.offer import read_offer
 from rookery.node.fetch.ranges import get
 from rookery.node.trust import open_manifest
+from rookery.relay.frames import HEADER, Kind
+from rookery.relay.giver import Giver, Shelf
 from rookery.wire import routes
 from rookery.wire.report import Transfer
 
@@ -35,7 +39,10 @@ def main() -> int:
     parser.add_argument("url", help="as 'rookery ticket' prints it")
     parser.add_argument("--to", type=Path, required=True, help="directory for the file")
     parser.add_argument("--garbage", action="store_true", help="spoil the own copy when it is whole, and give that")
+    parser.add_argument("--lie", action="store_true", help="spoil every piece on its way to the next node")
     given = parser.parse_args()
+    if given.lie:
+        Giver.send_piece = _spoilt_piece  # type: ignore[method-assign]
     _say("ready")
     if not sys.stdin.readline():
         return 0
@@ -101,6 +108,14 @@ def _spoil(to: Path) -> None:
                 byte = file.read(1)[0]
                 file.seek(place)
                 file.write(bytes([byte ^ 0xFF]))
+
+
+def _spoilt_piece(self: Giver, connection: socket.socket, shelf: Shelf, piece: int) -> None:
+    """In place of `Giver.send_piece`: a node that has the right bytes and gives wrong ones."""
+    data = bytearray(os.pread(shelf.handle, shelf.length(piece), piece * shelf.piece_size))
+    data[0] ^= 0xFF
+    connection.sendall(HEADER.pack(Kind.PIECE, piece, len(data)) + data)
+    shelf.sent += len(data)
 
 
 def _wait_for_end(stop: threading.Event) -> None:
