@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tracker's route: a credential in the path, where private trackers put it (BEP 27), then BEP 3.
 
-A whole cluster announces at once, so announces are answered before the framework looks at them (`Announcements`). What
-it does for one, at three times the cost, is the same: it answers when this middleware is left out.
+A whole cluster announces at once, so announces are answered before the framework looks at them (`Announcements`). The
+route behind it does the same for what the middleware leaves.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def racks_of(services: Services) -> Racks:
 
 
 class Answerer:
-    """Answers announces. racks: of all callers; made here when nobody else needs them."""
+    """Answers announces. racks: of all callers."""
 
-    def __init__(self, services: Services, guard: Guard, racks: Racks | None = None) -> None:
+    def __init__(self, services: Services, guard: Guard, racks: Racks) -> None:
         self._published, self._tracker = services.published, services.tracker
         self._guard = guard
-        self._racks = racks or racks_of(services)
+        self._racks = racks
 
     async def answer(self, credential: str, query: bytes, address: str) -> bytes:
         """The bencoded answer to an announce. query: as it came over the wire. address: where it came from."""

@@ -60,10 +60,11 @@ def create_app(services: Services) -> FastAPI:
     guard = Guard(services.credentials, services.fleet)
     app.include_router(machines.boot_router(services))
     app.include_router(machines.node_router(services, guard))
-    answerer = announce.Answerer(services, guard)
+    racks = announce.racks_of(services)
+    answerer = announce.Answerer(services, guard, racks)
     app.include_router(announce.router(answerer))
     app.add_middleware(announce.Announcements, answerer=answerer)
-    app.include_router(chain.router(services, guard))
+    app.include_router(chain.router(services, guard, racks))
     # HTTPBearer stands in the OpenAPI document; the guard does the checking.
     operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])
     for part in (operate_head, operate_nodes, operate_images, operate_jobs):

@@ -13,14 +13,14 @@ from rookery.head.http.bodies import answer, body
 from rookery.head.http.guard import Guard
 from rookery.head.http.services import Services
 from rookery.head.swarm.planner import Asker
-from rookery.head.swarm.racks import subnet
+from rookery.head.swarm.racks import Racks
 from rookery.relay.taker import join
 from rookery.wire import routes
 from rookery.wire.relay import Ask
 
 
-def router(services: Services, guard: Guard) -> APIRouter:
-    """The route."""
+def router(services: Services, guard: Guard, racks: Racks) -> APIRouter:
+    """The route. racks: of all callers."""
     found = APIRouter(tags=["swarm"])
 
     @found.post(f"{routes.CHAIN}/{{sha256}}")
@@ -29,7 +29,8 @@ def router(services: Services, guard: Guard) -> APIRouter:
         await run_in_threadpool(services.published.require_blob, sha256, access.version)
         ask = await body(Ask)(request)
         address = request.client.host if request.client else ""
-        asker = Asker(join(address, ask.port), subnet(address))
+        rack = racks.rack(access.credential.kind, access.credential.subject, address)
+        asker = Asker(join(address, ask.port), rack)
         key = services.key.secret(f"chain {sha256}")
         # On the event loop, so one at a time.
         return answer(services.planner.ask(sha256, key, asker, ask, time.monotonic()))

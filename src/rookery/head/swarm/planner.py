@@ -134,7 +134,7 @@ class Swarm:
 
     def ask(self, asker: Asker, ask: Ask, now: float) -> tuple[Feed, ...]:
         """Take in what a member says, and tell it from whom to take."""
-        self._sweep(now)
+        self.sweep(now)
         if ask.leaving:
             self._remove(asker.endpoint)
             return ()
@@ -380,7 +380,8 @@ class Swarm:
         if member is not None:
             self._incomplete -= not member.complete
 
-    def _sweep(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
+        """Forget who has not said anything for long."""
         interval = pause(len(self.members))
         if now - self._swept < interval:
             return
@@ -398,14 +399,16 @@ class Planner:
 
     def ask(self, sha256: str, key: str, asker: Asker, ask: Ask, now: float) -> Place:
         """The place of a caller in the chain of a blob. key: of that chain."""
-        swarm = self.swarms.setdefault(sha256, Swarm(self._root))
+        if sha256 not in self.swarms:
+            for swarm in self.swarms.values():
+                swarm.sweep(now)
+            # The others are of versions that nobody runs any more.
+            self.swarms = {name: swarm for name, swarm in self.swarms.items() if swarm.members}
+            self.swarms[sha256] = Swarm(self._root)
+        swarm = self.swarms[sha256]
         feeds = swarm.ask(asker, ask, now)
         member = swarm.members.get(asker.endpoint)
         count = len(swarm.members)
         settling = member is not None and not member.complete and (member.asks < SETTLE_ASKS or swarm.young)
         seconds = max(SETTLE, count / 500) if settling else pause(count)
         return Place(feeds, key, seconds)
-
-    def forget(self, sha256: str) -> None:
-        """A blob is not published any more."""
-        self.swarms.pop(sha256, None)
