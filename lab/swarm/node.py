@@ -110,7 +110,7 @@ def _spoil(to: Path) -> None:
                 file.write(bytes([byte ^ 0xFF]))
 
 
-def _spoilt_piece(self: Giver, connection: socket.socket, shelf: Shelf, piece: int) -> None:
+def _spoilt_piece(_giver: Giver, connection: socket.socket, shelf: Shelf, piece: int) -> None:
     """In place of `Giver.send_piece`: a node that has the right bytes and gives wrong ones."""
     data = bytearray(os.pread(shelf.handle, shelf.length(piece), piece * shelf.piece_size))
     data[0] ^= 0xFF
