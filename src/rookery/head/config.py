@@ -79,12 +79,13 @@ class Database:
 class Swarm:
     """Caps in bytes per second, 0 for none. rate: for the head's seeder. node_rate: for each node while it fetches.
     seed_rate: for each booted node. rack_prefix: bits of an IPv4 address that name the rack of a node without the
-    attribute `rack`."""
+    attribute `rack`. segment: nodes of one segment of the chain; twice as many form one line."""
 
     rate: Annotated[int, Range(0, 2**40)] = 0
     node_rate: Annotated[int, Range(0, 2**40)] = 0
     seed_rate: Annotated[int, Range(0, 2**40)] = 50_000_000
     rack_prefix: Annotated[int, Range(1, 32)] = 24
+    segment: Annotated[int, Range(1, 10_000)] = 32
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ def configuration(settings: Settings) -> str:
         line("node_rate", 0, swarm.node_rate, "cap of each node while it fetches, bytes per second; 0: none"),
         line("seed_rate", 0, swarm.seed_rate, "cap of each booted node that goes on giving, bytes per second"),
         line("rack_prefix", 0, swarm.rack_prefix, "bits of an IPv4 address that name a node's rack, unless it has one"),
+        line("segment", 0, swarm.segment, "nodes of one segment of the chain; twice as many form one line"),
         "",
         "[build]",
         line("network_namespace", "", "", "where package tools reach their mirrors, for a head in an isolated network"),

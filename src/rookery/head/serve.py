@@ -158,7 +158,7 @@ def _start(stack: contextlib.ExitStack, config: Config, paths: Paths, address: s
     stack.callback(seeder.stop)
     seeders = (f"{address}:{config.network.swarm_port}",)
     tracker = Tracker(seeders)
-    planner = Planner(join(address, seeder.relay_port))
+    planner = Planner(join(address, seeder.relay_port), config.swarm.segment)
     published = Published(catalog, store, seeder, tracker)
     published.give_all()
     agents = _agents(config, paths, key)

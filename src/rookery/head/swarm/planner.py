@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The planner: who takes from whom, so that one copy of a blob leaves the head and one enters each rack.
 
-Members stand in **segments**, chains in which each takes everything from the one before. Up to LONGEST members there is
-one line: the next segment's first member takes from the last one's tail. Above, segments (of SEGMENT members at most)
-form two interior-disjoint binary trees (`layout`), each of which carries every other piece, so that the way to the last
-member grows with the logarithm of their number. A segment is of one rack. Members whose link is much slower than the
-others' stand behind everybody.
+Members stand in **segments**, chains in which each takes everything from the one before. Up to twice SEGMENT members
+there is one line: the next segment's first member takes from the last one's tail. Above, segments (of SEGMENT members
+at most) form two interior-disjoint binary trees (`layout`), each of which carries every other piece, so that the way to
+the last member grows with the logarithm of their number. A segment is of one rack. Members whose link is much slower
+than the others' stand behind everybody.
 
 Members that come together form one **wave**, and as long as none of it has much, it may be arranged anew. Who comes
 later is put at the end of a segment; who comes when everybody is done begins a new wave behind one who is done.
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from rookery.wire.relay import Ask, Feed, Place
 
 SEGMENT = 32  # members of one segment at most, in a wave of more than LONGEST
-LONGEST = 64  # members up to which all segments form one line
+LONGEST = 2 * SEGMENT  # members up to which all segments form one line
 STRIPES = 2
 YOUNG_PIECES = 16  # a wave is young until a member has so many pieces, or 2 %
 SETTLE = 0.35  # s: the first asks come so soon after each other, until links are measured and places found
@@ -121,10 +121,11 @@ def pause(members: int) -> float:
 
 
 class Swarm:
-    """The members of one blob's swarm and their places. root: endpoint of the head's relay."""
+    """The members of one blob's swarm and their places. root: endpoint of the head's relay. segment: members of a
+    segment at most; twice as many form one line."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str, segment: int = SEGMENT) -> None:
+        self._root, self._segment, self._longest = root, segment, 2 * segment
         self.members: dict[str, Member] = {}
         self.waves: list[Wave] = []
         self._place: dict[str, tuple[Wave, Segment]] = {}
@@ -253,7 +254,7 @@ class Swarm:
     def _enter_young(self, wave: Wave, member: Member, line: Sequence[Segment]) -> None:
         count = wave.size() + 1
         # One segment for a rack while all are one line: a rack's members stay together, and one copy enters.
-        room = next((s for s in line if count <= LONGEST or len(s.members) < SEGMENT), None)
+        room = next((s for s in line if count <= self._longest or len(s.members) < self._segment), None)
         if room is None:
             room = Segment(member.rack, False, [wave.root] * STRIPES)
             fast = sum(not segment.slow for segment in wave.segments)
@@ -261,19 +262,19 @@ class Swarm:
         tail = room.members[-1] if room.members else None
         room.members.append(member.endpoint)
         self._place[member.endpoint] = wave, room
-        if count == LONGEST + 1:
+        if count == self._longest + 1:
             self._split(wave)
         elif tail is not None:
             for segment in wave.segments:
                 segment.sources = [member.endpoint if source == tail else source for source in segment.sources]
-        if tail is None or count == LONGEST + 1:
+        if tail is None or count == self._longest + 1:
             self._arrange(wave)
 
     def _split(self, wave: Wave) -> None:
         """The line has become too long: cut its segments into short ones."""
         cut: list[Segment] = []
         for segment in wave.segments:
-            step = len(segment.members) if segment.slow else SEGMENT
+            step = len(segment.members) if segment.slow else self._segment
             for at in range(0, len(segment.members), step):
                 piece = Segment(segment.rack, segment.slow, list(segment.sources), segment.members[at : at + step])
                 cut.append(piece)
@@ -284,7 +285,7 @@ class Swarm:
     def _arrange(self, wave: Wave) -> None:
         """Lay the segments of a young wave out anew."""
         fast = [segment for segment in wave.segments if not segment.slow and segment.members]
-        for segment, sources in zip(fast, layout(len(fast), wave.size() <= LONGEST), strict=True):
+        for segment, sources in zip(fast, layout(len(fast), wave.size() <= self._longest), strict=True):
             segment.sources = [wave.root if source < 0 else fast[source].members[-1] for source in sources]
         if fast:
             for segment in wave.segments:
@@ -391,10 +392,10 @@ class Swarm:
 
 
 class Planner:
-    """All swarms of a head. root: endpoint of its relay. Not thread-safe."""
+    """All swarms of a head. root, segment: as of `Swarm`. Not thread-safe."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str, segment: int = SEGMENT) -> None:
+        self._root, self._segment = root, segment
         self.swarms: dict[str, Swarm] = {}
 
     def ask(self, sha256: str, key: str, asker: Asker, ask: Ask, now: float) -> Place:
@@ -404,7 +405,7 @@ class Planner:
                 swarm.sweep(now)
             # The others are of versions that nobody runs any more.
             self.swarms = {name: swarm for name, swarm in self.swarms.items() if swarm.members}
-            self.swarms[sha256] = Swarm(self._root)
+            self.swarms[sha256] = Swarm(self._root, self._segment)
         swarm = self.swarms[sha256]
         feeds = swarm.ask(asker, ask, now)
         member = swarm.members.get(asker.endpoint)
