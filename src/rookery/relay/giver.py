@@ -25,6 +25,7 @@ PROBE_SECONDS = 0.25  # for which a parent that has nothing yet sends something 
 PROBE_BYTES = 4 << 20  # of that, at most
 PAD = bytes(16 << 10)
 STALLED = 15.0  # s without a byte taken after which a child is given up
+COMING = 3.0  # s for which a child waits for a shelf that is expected
 UNSENT = 128 << 10  # bytes in a socket that have not left: what is in there when a child moves away is lost
 MOST_CHILDREN = 512
 BACKLOG = 1024
@@ -83,12 +84,18 @@ class Giver:
         self.allowance = Allowance(rate)
         self._listener = _listen(address, port, tries)
         self.port: int = self._listener.getsockname()[1]
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._shelves: dict[str, Shelf] = {}
+        self._expected: set[str] = set()
         self._connections: set[socket.socket] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
         self._thread.start()
+
+    def expect(self, sha256: str) -> None:
+        """Its shelf comes in a moment: children that are faster wait for it."""
+        with self._lock:
+            self._expected.add(sha256)
 
     def put(self, sha256: str, shelf: Shelf) -> None:
         """Give a blob from now on (again: the new shelf counts)."""
@@ -96,6 +103,7 @@ class Giver:
         with self._lock:
             former = self._shelves.get(sha256)
             self._shelves[sha256] = shelf
+            self._lock.notify_all()
         if former is not None:
             former.book.close()
 
@@ -127,6 +135,7 @@ class Giver:
         """Hang up on everybody."""
         with self._lock:
             self._closing = True
+            self._lock.notify_all()
             connections, shelves = list(self._connections), list(self._shelves.values())
         for shelf in shelves:
             shelf.book.close()
@@ -178,6 +187,8 @@ class Giver:
 
     def _admit(self, greeting: frames.Greeting) -> Shelf:
         with self._lock:
+            if greeting.sha256 in self._expected:
+                self._lock.wait_for(lambda: greeting.sha256 in self._shelves or self._closing, COMING)
             shelf = self._shelves.get(greeting.sha256)
             if shelf is None or not hmac.compare_digest(shelf.key.encode(), greeting.key.encode()):
                 raise RookeryError("this blob is not given here", kind=ErrorKind.NOT_FOUND)

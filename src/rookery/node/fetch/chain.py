@@ -113,17 +113,13 @@ class Chain:
     def run(self, tell: OnTransfer, stop: threading.Event) -> bool:
         """Fetch; True when every piece is there, False when the mesh has to go on. Raises RookeryError `cancelled`,
         `no-space`."""
-        try:
-            place = self._asker.once(Ask(self._port, 0, self._metainfo.pieces))
-        except RookeryError as error:
-            log.info("no chain: %s", error)
-            return False
-        if not place.feeds or not place.key:
+        place = self._enter(0)
+        if place is None:
             return False
         self._open(place.key, stop)
+        self._place, self._asked = place, time.monotonic()
         self._asker.start()
-        self._last = time.monotonic()
-        self._ask(self._last)  # again, with the port that was free and with what was found
+        self._last = self._asked
         told = 0.0
         try:
             while not self.book.complete:
@@ -146,21 +142,34 @@ class Chain:
         self._ask(time.monotonic())  # whoever comes later may take from us
         return True
 
-    def give(self, path: Path, key: str = "") -> None:
+    def give(self, path: Path) -> None:
         """Give a complete file without fetching: for a node that has it already. Does nothing when there is no
         chain."""
         if self._giver is not None:
             return
-        pieces = self._metainfo.pieces
+        place = self._enter(self._metainfo.pieces)
+        if place is not None:
+            self.book = Book(self._metainfo.pieces, complete=True)
+            self._put(path, place.key)
+            self._asker.start()
+
+    def _enter(self, pieces: int) -> Place | None:
+        """Listen, and ask for the first place; None when there is no chain. We listen first: the head shall hear of no
+        port that is another's."""
+        everywhere = "::" if ":" in self._address else "0.0.0.0"  # noqa: S104 - children are outside
+        giver = Giver(everywhere, self._port, self._rate, TRIES)
+        giver.expect(self._blob.sha256)
+        self._port = giver.port
         try:
-            place = self._asker.once(Ask(self._port, pieces, pieces))
+            place = self._asker.once(Ask(self._port, pieces, self._metainfo.pieces))
         except RookeryError as error:
             log.info("no chain: %s", error)
-            return
-        self.book = Book(pieces, complete=True)
-        self._put(path, key or place.key)
-        self._asker.start()
-        self._ask(time.monotonic())
+            place = None
+        if place is None or not place.feeds or not place.key:
+            giver.close()
+            return None
+        self._giver = giver
+        return place
 
     def pass_on(self, piece: int) -> None:
         """A piece came by the mesh: give it to the children, too, once it is in the file (the engine tells of a piece
@@ -202,17 +211,16 @@ class Chain:
 
     def _open(self, key: str, stop: threading.Event) -> None:
         self._handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if os.fstat(self._handle).st_size:
-            self._look(stop)
+        size = os.fstat(self._handle).st_size
         os.ftruncate(self._handle, self._metainfo.size)
-        self._put(self._part, key)
+        self._put(self._part, key)  # children may be there already
+        if size:
+            self._look(stop)
 
     def _put(self, path: Path, key: str) -> None:
-        everywhere = "::" if ":" in self._address else "0.0.0.0"  # noqa: S104 - children are outside
-        giver = Giver(everywhere, self._port, self._rate, TRIES)
-        self._port = giver.port
-        giver.put(self._blob.sha256, Shelf(path, self._metainfo.size, self._metainfo.piece_size, self.book, key))
-        self._giver, self._key = giver, key
+        assert self._giver is not None, "_enter() comes first"
+        shelf = Shelf(path, self._metainfo.size, self._metainfo.piece_size, self.book, key)
+        self._giver.put(self._blob.sha256, shelf)
 
     def _look(self, stop: threading.Event) -> None:
         """See which pieces are there from an earlier fetch; holes in the file are not read."""
