@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo bench-swarm bench-sim test setup-demo setup-test setup-bench lint unit system qemu format lock clean bench-tracker
+.PHONY: help demo bench-swarm bench-sim test setup-demo setup-test setup-bench lint unit system qemu format lock clean bench-tracker bench-background
 
 help:
 	@echo "make demo    boot three real (QEMU) machines from one image; cleans up after itself"
@@ -17,6 +17,7 @@ help:
 	@echo "make format  put the sources into the one layout"
 	@echo "make lock    resolve the pinned requirements again"
 	@echo "make bench-tracker  what the tracker can do, into docs/benchmarks"
+	@echo "make bench-background  what a running node loses while it gives, into docs/benchmarks (ARGS=--help)"
 	@echo "make clean   remove the virtual environment and the demo's cache"
 
 setup-demo:
@@ -60,6 +61,9 @@ qemu: setup-test
 
 bench-tracker: setup-test
 	@$(BIN)/python -m lab.tracker --into docs/benchmarks
+
+bench-background: setup-test
+	@$(BIN)/python -m lab.background --into docs/benchmarks $(ARGS)
 
 format: setup-test
 	$(BIN)/ruff format src lab tests
