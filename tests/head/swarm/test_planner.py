@@ -26,8 +26,8 @@ def name(number: int) -> str:
 class Crowd:
     """Members that ask, as nodes do: each says whom it takes from, and what it has."""
 
-    def __init__(self) -> None:
-        self.swarm = Swarm(ROOT)
+    def __init__(self, segment: int = planner.SEGMENT) -> None:
+        self.swarm = Swarm(ROOT, segment)
         self.now = 0.0
         self.racks: dict[str, str] = {}
 
@@ -137,7 +137,7 @@ def test_one_copy_enters_each_rack(racks: list[str]) -> None:
     assert enter == Counter(set(racks))
 
 
-@pytest.mark.parametrize(("count", "racks"), [(65, 1), (66, 5), (100, 1), (500, 3), (3000, 40)])
+@pytest.mark.parametrize(("count", "racks"), [(65, 1), (66, 5), (100, 1), (500, 3), (1000, 30)])
 def test_a_large_swarm_has_short_ways_and_one_copy_from_the_root(count: int, racks: int) -> None:
     crowd = Crowd()
     crowd.join(count, racks)
@@ -293,9 +293,10 @@ STEP = st.tuples(
 )
 
 
-def play(steps: list[tuple[str, int, int]]) -> Crowd:
-    """Members join, ask again, lose, accuse, are slow, finish, forget and go, in whatever order."""
-    crowd, pieces = Crowd(), dict.fromkeys(range(400), 0)
+def play(steps: list[tuple[str, int, int]], segment: int = 3) -> Crowd:
+    """Members join, ask again, lose, accuse, are slow, finish and go, in whatever order. With short segments, there are
+    trees from the seventh member on."""
+    crowd, pieces = Crowd(segment), dict.fromkeys(range(400), 0)
     for what, number, other in steps:
         words: dict[str, object] = {}
         if what == "wait":
@@ -325,9 +326,9 @@ def play(steps: list[tuple[str, int, int]]) -> Crowd:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(STEP, max_size=40))
-def test_whatever_comes_everybody_is_fed_without_a_cycle(steps: list[tuple[str, int, int]]) -> None:
-    crowd = play(steps)
+@given(st.lists(STEP, max_size=40), st.sampled_from([1, 3, planner.SEGMENT]))
+def test_whatever_comes_everybody_is_fed_without_a_cycle(steps: list[tuple[str, int, int]], segment: int) -> None:
+    crowd = play(steps, segment)
     # And whoever asks again is told a way that ends at the head.
     for endpoint, member in list(crowd.swarm.members.items()):
         feeds = crowd.swarm.ask(Asker(endpoint, member.rack), Ask(8473, member.pieces, TOTAL), crowd.now)
@@ -342,7 +343,10 @@ def test_whatever_comes_everybody_is_fed_without_a_cycle(steps: list[tuple[str, 
 def test_a_long_and_wild_life(seed: int) -> None:
     dice = random.Random(seed)
     kinds = ["join", "ask", "more", "more", "lost", "bad", "slow", "fast", "fast", "hungry", "done", "leave", "wait"]
-    play([(dice.choice(kinds), dice.randrange(90), dice.randrange(90)) for _ in range(200)])
+    play(
+        [(dice.choice(kinds), dice.randrange(90), dice.randrange(90)) for _ in range(200)],
+        (1, 3, planner.SEGMENT)[seed % 3],
+    )
 
 
 # -- several blobs
@@ -359,9 +363,13 @@ def test_swarms_of_blobs_do_not_know_each_other() -> None:
     assert all(found.ask("a" * 64, "key", one, ask, 1.0).seconds == planner.SETTLE for _ in range(20)), "it is young"
     much = Ask(8473, 500, TOTAL)
     assert found.ask("a" * 64, "key", one, much, 1.0).seconds == pause(2)
-    found.forget("a" * 64)
-    found.forget("a" * 64)
-    assert found.ask("a" * 64, "key", two, ask, 2.0).feeds == (Feed(0, 1, (ROOT,)),)
+
+
+def test_a_swarm_that_nobody_is_in_any_more_is_forgotten() -> None:
+    found = Planner(ROOT)
+    found.ask("a" * 64, "key", Asker(name(1), "r"), Ask(8473, 0, TOTAL), 0.0)
+    found.ask("b" * 64, "key", Asker(name(2), "r"), Ask(8473, 0, TOTAL), 1000.0)
+    assert list(found.swarms) == ["b" * 64]
 
 
 def test_a_line_stays_within_its_limit() -> None:
