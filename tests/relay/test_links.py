@@ -441,7 +441,6 @@ def test_what_is_taken_off_ends_for_its_children_and_for_them_only(room: Room, c
     assert first.giver.shelf(SHA) is None
 
 
-@pytest.mark.xfail(strict=True, reason="Giver.put opens the file, and nobody closes it")
 def test_no_descriptor_stays_open(room: Room, content: Content) -> None:
     first = room.node(content)
 
@@ -466,7 +465,6 @@ def test_a_taken_port_is_passed_over(room: Room, content: Content) -> None:
     assert source.port < second.port < source.port + 100
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="behind the last port there is none to try")
 def test_the_last_port_is_taken(room: Room) -> None:
     with contextlib.suppress(OSError):  # perhaps another program has it: as good
         room.stack.enter_context(socket.create_server((LOOPBACK, 65535)))

@@ -105,14 +105,14 @@ class Giver:
             self._shelves[sha256] = shelf
             self._lock.notify_all()
         if former is not None:
-            former.book.close()
+            self._clear(former)
 
     def take_off(self, sha256: str) -> None:
         """Do not give it any more; its children are let go."""
         with self._lock:
             shelf = self._shelves.pop(sha256, None)
         if shelf is not None:
-            shelf.book.close()
+            self._clear(shelf)
 
     def shelf(self, sha256: str) -> Shelf | None:
         """What is given of a blob."""
@@ -138,12 +138,20 @@ class Giver:
             self._lock.notify_all()
             connections, shelves = list(self._connections), list(self._shelves.values())
         for shelf in shelves:
-            shelf.book.close()
+            self._clear(shelf)
         for connection in (self._listener, *connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
         self._listener.close()
+
+    def _clear(self, shelf: Shelf) -> None:
+        """Give no more from a shelf. The last child to leave closes its file."""
+        shelf.book.close()
+        with self._lock:
+            if not shelf.children and shelf.handle >= 0:
+                os.close(shelf.handle)
+                shelf.handle = -1
 
     def _accept(self) -> None:
         while True:
@@ -184,6 +192,8 @@ class Giver:
                 if shelf is not None:
                     shelf.children -= 1
             connection.close()
+            if shelf is not None and shelf.book.closed:
+                self._clear(shelf)
 
     def _admit(self, greeting: frames.Greeting) -> Shelf:
         with self._lock:
@@ -263,7 +273,8 @@ def _listen(address: str, port: int, tries: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for number in range(port, port + tries):
+    reason = "no port is free"
+    for number in range(port, min(port + tries, 65536)):
         try:
             listener.bind((address, number))
             listener.listen(BACKLOG)

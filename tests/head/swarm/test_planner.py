@@ -265,7 +265,6 @@ def test_whoever_leaves_or_is_silent_is_bypassed() -> None:
     crowd.check()
 
 
-@pytest.mark.xfail(strict=True, reason="a wave's root that begins anew is placed behind itself")
 def test_a_node_that_forgot_everything_does_not_stand_behind_itself() -> None:
     crowd = Crowd()
     crowd.ask(0, pieces=TOTAL)
@@ -275,7 +274,6 @@ def test_a_node_that_forgot_everything_does_not_stand_behind_itself() -> None:
     crowd.check()
 
 
-@pytest.mark.xfail(strict=True, reason="a wave whose root is lost falls to the head, though others have everything")
 def test_a_dead_peer_is_replaced_by_another_that_has_everything() -> None:
     crowd = Crowd()
     for number in range(4):

@@ -8,6 +8,7 @@ from typing import Annotated
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Query
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from rookery.api import routes, types
@@ -38,8 +39,11 @@ def router(services: Services) -> APIRouter:
         return answer(views.version_details(services.catalog.resolve(reference)))
 
     @found.delete(routes.IMAGE, responses=gives(types.Removed))
-    def remove_image(name: str, version: Annotated[str, Query(max_length=128)] = "") -> Response:
-        return answer(acts.remove(name, version))
+    async def remove_image(name: str, version: Annotated[str, Query(max_length=128)] = "") -> Response:
+        removed, blobs = await run_in_threadpool(acts.remove, name, version)
+        for sha256 in blobs:
+            services.planner.forget(sha256)  # on the event loop, where the planner lives
+        return answer(removed)
 
     @found.post(routes.TAGS, responses=gives(types.Version), openapi_extra=takes(types.SetTag))
     def set_tag(name: str, wanted: Annotated[types.SetTag, Depends(body(types.SetTag))]) -> Response:
@@ -58,7 +62,8 @@ class _Images:
         self._catalog = services.catalog
         self._published = services.published
 
-    def remove(self, name: str, version: str) -> types.Removed:
+    def remove(self, name: str, version: str) -> tuple[types.Removed, set[str]]:
+        """What was removed, and the SHA-256 of its blobs."""
         if version:
             removed = self._catalog.remove_version(self._one(name, version).id, name)
         else:
@@ -67,7 +72,7 @@ class _Images:
         self._services.publisher.sweep()
         ids = tuple(dict.fromkeys(row.id for row in removed))
         self._catalog.add_event(f"image:{name}", "removed", f"removed {', '.join(row[:12] for row in ids)}")
-        return types.Removed(ids)
+        return types.Removed(ids), {blob.sha256 for row in removed for blob in views.manifest(row).blobs}
 
     def tag(self, name: str, wanted: types.SetTag) -> types.Version:
         require_name(wanted.tag, "tag")

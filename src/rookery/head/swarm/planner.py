@@ -142,6 +142,8 @@ class Swarm:
         member = self._note(asker, ask, now)
         self._accuse(member, ask)
         if member.endpoint not in self._place:
+            if not member.complete:
+                self._unplace(member.endpoint)  # one who was done has begun anew: nobody stands behind it any more
             self._enter(member)
         self._judge(member, ask, now)
         feeds = self._feeds(member)
@@ -242,8 +244,8 @@ class Swarm:
             return  # it stands nowhere: it only gives
         active = [wave for wave in self.waves if any(self._is_active(one) for one in self._members(wave))]
         if not active:
-            self.waves = [Wave(self._giver_for(member))]
             self._place = {}
+            self.waves = [Wave(self._giver_for(member.rack))]
         wave = self.waves[-1]
         line = [s for s in wave.segments if s.rack == member.rack and s.slow == (member.slow or member.banned)]
         if wave.young and not (member.slow or member.banned):
@@ -321,7 +323,9 @@ class Swarm:
         place = self._place.pop(endpoint, None)
         if place is None:
             for wave in self.waves:
-                self._replace(wave, endpoint, [self._root] * STRIPES)
+                if wave.root == endpoint:
+                    wave.root = self._giver_for(wave.segments[0].rack if wave.segments else "", endpoint)
+                self._replace(wave, endpoint, [wave.root] * STRIPES)
             return
         wave, segment = place
         at = segment.members.index(endpoint)
@@ -336,13 +340,16 @@ class Swarm:
             for stripe, source in enumerate(segment.sources):
                 if source == endpoint:
                     segment.sources[stripe] = before[stripe]
-        if wave.root == endpoint:
-            wave.root = self._root
 
-    def _giver_for(self, member: Member) -> str:
-        """Behind whom a new wave begins: a member that is done, of the same rack if there is one, else the head."""
-        done = [one for one in self.members.values() if one.complete and not one.banned]
-        near = [one for one in done if one.rack == member.rack]
+    def _giver_for(self, rack: str, but: str = "") -> str:
+        """Behind whom a wave begins: a member that is done and stands nowhere, of the same rack if there is one, else the
+        head. but: one that it shall not be."""
+        done = [
+            one
+            for one in self.members.values()
+            if one.complete and not one.banned and one.endpoint != but and one.endpoint not in self._place
+        ]
+        near = [one for one in done if one.rack == rack]
         fast = [one for one in near or done if not one.slow] or near or done
         return max(fast, key=lambda one: one.seen).endpoint if fast else self._root
 
@@ -413,3 +420,7 @@ class Planner:
         settling = member is not None and not member.complete and (member.asks < SETTLE_ASKS or swarm.young)
         seconds = max(SETTLE, count / 500) if settling else pause(count)
         return Place(feeds, key, seconds)
+
+    def forget(self, sha256: str) -> None:
+        """A blob is not published any more."""
+        self.swarms.pop(sha256, None)
