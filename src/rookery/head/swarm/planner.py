@@ -342,8 +342,8 @@ class Swarm:
                     segment.sources[stripe] = before[stripe]
 
     def _giver_for(self, rack: str, but: str = "") -> str:
-        """Behind whom a wave begins: a member that is done and stands nowhere, of the same rack if there is one, else the
-        head. but: one that it shall not be."""
+        """Behind whom a wave begins: a member that is done and stands nowhere, of the same rack if there is one, else
+        the head. but: one that it shall not be."""
         done = [
             one
             for one in self.members.values()
