@@ -90,7 +90,8 @@ def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(cooked: Path, directory: Path) -> Place:
     shutil.copytree(cooked, directory)
     config = directory / "rookery.toml"
-    text = re.sub(r"(?m)^(port|swarm_port|relay_port) = \d+", lambda found: f"{found[1]} = {free_port()}", config.read_text())
+    ports = r"(?m)^(port|swarm_port|relay_port) = \d+"
+    text = re.sub(ports, lambda found: f"{found[1]} = {free_port()}", config.read_text())
     config.write_text(text)
     return Place(directory)
 

@@ -161,7 +161,7 @@ def ended(link: Taker) -> RookeryError | None:
 
 def heard(connection: socket.socket) -> list[tuple[int, int, bytes]]:
     """All frames until the parent has no more."""
-    found = []
+    found: list[tuple[int, int, bytes]] = []
     while True:
         try:
             kind, piece, length = HEADER.unpack(frames.read_exactly(connection, HEADER.size))

@@ -29,7 +29,7 @@ COMING = 3.0  # s for which a child waits for a shelf that is expected
 UNSENT = 128 << 10  # bytes in a socket that have not left: what is in there when a child moves away is lost
 MOST_CHILDREN = 512
 BACKLOG = 1024
-SLICE = 256 << 10  # bytes between two looks at the cap
+SLICE = 256 << 10  # bytes between two looks at the cap, at most
 
 
 @dataclass
@@ -58,6 +58,12 @@ class Allowance:
         self.rate = rate
         self._lock = threading.Lock()
         self._free_at = 0.0
+
+    @property
+    def slice(self) -> int:
+        """Bytes to send between two looks at the cap: a twentieth of a second, so that many children share a low one
+        without any of them waiting for long."""
+        return min(SLICE, max(self.rate // 20, len(PAD))) if self.rate else SLICE
 
     def take(self, count: int) -> None:
         """Wait until `count` bytes may go."""
@@ -246,7 +252,7 @@ class Giver:
         place, left = piece * shelf.piece_size, shelf.length(piece)
         connection.sendall(HEADER.pack(Kind.PIECE, piece, left), socket.MSG_MORE)
         while left:
-            count = min(left, SLICE)
+            count = min(left, self.allowance.slice)
             self.allowance.take(count)
             try:
                 sent = os.sendfile(connection.fileno(), shelf.handle, place, count)

@@ -86,6 +86,12 @@ COMMON = (
     Setting("send_buffer_low_watermark", 1 << 20, "bytes; keeps a shaped link busy between two disk reads"),
     Setting("send_buffer_watermark", 4 << 20, "bytes, as above"),
     Setting("send_buffer_watermark_factor", 150, "percent of the peer's rate, as above"),
+    Setting(
+        "peer_dscp",
+        4,
+        "marks what goes out as background traffic (DSCP LE, RFC 8622): 2.1 writes the value into the byte of the header"
+        " as it is, in which LE is 4, so that its default of 1 marks nothing",
+    ),
     # -- ourselves
     Setting(
         "alert_queue_size", 1 << 18, "a block is one alert, and the exact account of who gave what is made of them"
