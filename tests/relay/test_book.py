@@ -46,7 +46,8 @@ def test_the_log_has_every_piece_once_in_the_order_in_which_it_came() -> None:
 
 
 def test_many_hands_put_each_piece_in_once() -> None:
-    book, news = Book(2000), []
+    book = Book(2000)
+    news: list[int] = []
 
     def put() -> None:
         news.extend(piece for piece in range(2000) if book.add(piece))

@@ -285,15 +285,19 @@ def test_a_dead_peer_is_replaced_by_another_that_has_everything() -> None:
 
 
 STEP = st.tuples(
-    st.sampled_from(["join", "join", "ask", "more", "lost", "bad", "slow", "fast", "hungry", "done", "leave", "wait"]),
+    st.sampled_from(
+        ["join", "join", "ask", "more", "lost", "bad", "slow", "fast", "hungry", "done", "forget", "leave", "wait"]
+    ),
     st.integers(0, 89),
     st.integers(0, 89),
 )
 
 
 def play(steps: list[tuple[str, int, int]], segment: int = 3) -> Crowd:
-    """Members join, ask again, lose, accuse, are slow, finish and go, in whatever order. With short segments, there are
-    trees from the seventh member on."""
+    """Members join, ask again, lose, accuse, are slow, finish, boot again and go, in whatever order.
+
+    With short segments, there are trees from the seventh member on.
+    """
     crowd, pieces = Crowd(segment), dict.fromkeys(range(400), 0)
     for what, number, other in steps:
         words: dict[str, object] = {}
@@ -307,8 +311,8 @@ def play(steps: list[tuple[str, int, int]], segment: int = 3) -> Crowd:
             continue
         if what == "more":
             pieces[number] = min(pieces[number] + 10 * other, TOTAL)
-        elif what == "done":
-            pieces[number] = TOTAL
+        elif what in ("done", "forget"):
+            pieces[number] = TOTAL if what == "done" else 0
         parents = ()
         if name(number) in crowd.swarm._place:
             parents = tuple(dict.fromkeys(crowd.swarm.parent(name(number), stripe) for stripe in range(STRIPES)))
@@ -340,7 +344,22 @@ def test_whatever_comes_everybody_is_fed_without_a_cycle(steps: list[tuple[str, 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_long_and_wild_life(seed: int) -> None:
     dice = random.Random(seed)
-    kinds = ["join", "ask", "more", "more", "lost", "bad", "slow", "fast", "fast", "hungry", "done", "leave", "wait"]
+    kinds = [
+        "join",
+        "ask",
+        "more",
+        "more",
+        "lost",
+        "bad",
+        "slow",
+        "fast",
+        "fast",
+        "hungry",
+        "done",
+        "forget",
+        "leave",
+        "wait",
+    ]
     play(
         [(dice.choice(kinds), dice.randrange(90), dice.randrange(90)) for _ in range(200)],
         (1, 3, planner.SEGMENT)[seed % 3],
