@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--lie", action="store_true", help="spoil every piece on its way to the next node")
     given = parser.parse_args()
     if given.lie:
-        Giver.send_piece = _spoilt_piece  # type: ignore[method-assign]
+        Giver.send_piece = _spoilt_piece  # type: ignore[method-assign, assignment]
     _say("ready")
     if not sys.stdin.readline():
         return 0

@@ -206,10 +206,16 @@ def test_a_fetching_machine_is_killed_and_the_others_finish(flood: Flood, tmp_pa
             assert fetch.root.read_bytes() == (tmp_path / "original").read_bytes()
 
 
+def bad_copies(flood: Flood) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = json.loads(flood.call("events", "--json"))["events"]
+    return [event for event in events if event["kind"] == "bad-copy"]
+
+
 def test_a_flipped_byte_in_a_stored_piece_is_told_and_comes_from_somebody_else(flood: Flood, tmp_path: Path) -> None:
     with flood.serving():
         helper = flood.fetch(2, "--seed", "300")
         wait_until(helper.root.exists, "the helper has its copy")
+        helper.child.kill()  # else nobody would ask the head
     stored = flood.paths.blobs / flood.blob.sha256
     stored.chmod(0o644)
     with stored.open("r+b") as file:
@@ -219,10 +225,12 @@ def test_a_flipped_byte_in_a_stored_piece_is_told_and_comes_from_somebody_else(f
         file.write(bytes([byte ^ 1]))
     with flood.serving():
         fetch = flood.fetch(3)
+        wait_until(lambda: bad_copies(flood), "the head knows of its own copy")
+        flood.fetch(2, "--seed", "300")
         stats = fetch.stats()
         assert fetch.root.read_bytes() == (tmp_path / "original").read_bytes()
         assert stats["peers"]["10.79.0.2"] > 0
-        told = [event for event in json.loads(flood.call("events", "--json"))["events"] if event["kind"] == "bad-copy"]
+        told = bad_copies(flood)
         assert len(told) == 1
         assert flood.blob.sha256[:12] in told[0]["message"]
         flood.call("image", "verify", "base", code=8)

@@ -117,6 +117,7 @@ class Giver:
         """Do not give it any more; its children are let go."""
         with self._lock:
             shelf = self._shelves.pop(sha256, None)
+            self._expected.discard(sha256)
         if shelf is not None:
             self._clear(shelf)
 
@@ -277,18 +278,18 @@ def _wanted(shelf: Shelf, greeting: frames.Greeting, bitmap: bytes) -> bytearray
 
 def _listen(address: str, port: int, tries: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reason = "no port is free"
     for number in range(port, min(port + tries, 65536)):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((address, number))
             listener.listen(BACKLOG)
         except OSError as error:
             reason = error.strerror or str(error)
+            listener.close()
             continue
         return listener
-    listener.close()
     raise RookeryError(
         f"the relay cannot listen on {address}:{port}: {reason}",
         kind=ErrorKind.CONFLICT,

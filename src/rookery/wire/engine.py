@@ -89,7 +89,7 @@ COMMON = (
     Setting(
         "peer_dscp",
         4,
-        "marks what goes out as background traffic (DSCP LE, RFC 8622): 2.1 writes the value into the byte of the header"
+        "marks what goes out as background traffic (DSCP LE, RFC 8622): 2.1 writes the value into the header's byte"
         " as it is, in which LE is 4, so that its default of 1 marks nothing",
     ),
     # -- ourselves

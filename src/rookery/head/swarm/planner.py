@@ -49,7 +49,8 @@ class Asker:
 class Member:
     """One node of a swarm. asks: how often it asked. rate: of its link from its parent, bytes per second, 0 unknown.
     feeding: the rate that its child measured. banned: gave garbage; it gets no children any more. hungry: as it said
-    last. told: its parents when it asked last; told_at: since when these."""
+    last. pause: seconds that it was told to wait. told: its
+    parents when it asked last; told_at: since when these."""
 
     endpoint: str
     rack: str
@@ -62,6 +63,7 @@ class Member:
     slow: bool = False
     banned: bool = False
     hungry: bool = False
+    pause: float = 0.0
     told: tuple[str, ...] = ()
     told_at: float = 0.0
 
@@ -131,7 +133,6 @@ class Swarm:
         self._place: dict[str, tuple[Wave, Segment]] = {}
         self._median, self._median_at = 0.0, -1.0
         self._swept = 0.0
-        self._incomplete = 0
 
     def ask(self, asker: Asker, ask: Ask, now: float) -> tuple[Feed, ...]:
         """Take in what a member says, and tell it from whom to take."""
@@ -173,10 +174,7 @@ class Swarm:
         member = self.members.get(asker.endpoint)
         if member is None:
             member = self.members[asker.endpoint] = Member(asker.endpoint, asker.rack, total=ask.total)
-            self._incomplete += 1
-        self._incomplete -= not member.complete
         member.pieces, member.total, member.seen = ask.pieces, ask.total, now
-        self._incomplete += not member.complete
         behind = self.members.get(ask.parents[0]) if ask.parents else None
         if not (behind and behind.slow):
             member.rate = ask.rate or member.rate
@@ -194,8 +192,8 @@ class Swarm:
         """Only a member's own parents may be accused by it: nobody can turn others out."""
         if member.endpoint not in self._place:
             return
-        for stripe in range(STRIPES):
-            parent = self.parent(member.endpoint, stripe)
+        # As they are now: who is behind a lost one is not this member's to accuse.
+        for parent in {self.parent(member.endpoint, stripe) for stripe in range(STRIPES)}:
             if parent not in self.members:
                 continue
             if parent in ask.bad:
@@ -242,8 +240,7 @@ class Swarm:
         """Give a new member (or one that was put out) a place."""
         if member.complete:
             return  # it stands nowhere: it only gives
-        active = [wave for wave in self.waves if any(self._is_active(one) for one in self._members(wave))]
-        if not active:
+        if not any(not self.members[endpoint].complete for endpoint in self._place):
             self._place = {}
             self.waves = [Wave(self._giver_for(member.rack))]
         wave = self.waves[-1]
@@ -376,17 +373,9 @@ class Swarm:
 
     # -- who is there
 
-    def _members(self, wave: Wave) -> list[Member]:
-        return [self.members[endpoint] for segment in wave.segments for endpoint in segment.members]
-
-    def _is_active(self, member: Member) -> bool:
-        return not member.complete
-
     def _remove(self, endpoint: str) -> None:
         self._unplace(endpoint)
-        member = self.members.pop(endpoint, None)
-        if member is not None:
-            self._incomplete -= not member.complete
+        self.members.pop(endpoint, None)
 
     def sweep(self, now: float) -> None:
         """Forget who has not said anything for long."""
@@ -394,7 +383,9 @@ class Swarm:
         if now - self._swept < interval:
             return
         self._swept = now
-        for endpoint in [e for e, member in self.members.items() if now - member.seen > FORGET * interval + 5]:
+        for endpoint in [
+            e for e, one in self.members.items() if now - one.seen > FORGET * max(interval, one.pause) + 5
+        ]:
             self._remove(endpoint)
 
 
@@ -419,6 +410,8 @@ class Planner:
         count = len(swarm.members)
         settling = member is not None and not member.complete and (member.asks < SETTLE_ASKS or swarm.young)
         seconds = max(SETTLE, count / 500) if settling else pause(count)
+        if member is not None:
+            member.pause = seconds
         return Place(feeds, key, seconds)
 
     def forget(self, sha256: str) -> None:

@@ -199,10 +199,10 @@ class Chain:
     def close(self) -> None:
         """Leave the chain."""
         self._hang_up()
+        self._asker.stop()  # else it could say that we are here when we have said that we go
         if self._giver is not None:
             self._asker.leave(Ask(self._giver.port, len(self.book), self._metainfo.pieces, leaving=True))
             self._giver.close()
-        self._asker.stop()
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -408,6 +408,8 @@ class Asker:
         """Ask no more."""
         self._stopping = True
         self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(ASK_TIMEOUT)
 
     def _run(self) -> None:
         while True:
