@@ -165,7 +165,8 @@ class Chain:
         except RookeryError as error:
             log.info("no chain: %s", error)
             place = None
-        if place is None or not place.feeds or not place.key:
+        lacking = pieces < self._metainfo.pieces
+        if place is None or not place.key or (lacking and not place.feeds):
             giver.close()
             return None
         self._giver = giver
