@@ -21,8 +21,6 @@ SILENT = 2.0  # s without a frame after which a parent is lost: it says somethin
 ENOUGH = 1 << 20  # bytes that are a sample also when they took no time
 SAMPLE = 0.5  # s at the beginning of a connection in which the link is measured
 
-QUEUE = 0.03  # s
-SHORTEST_QUEUE = 64 << 10  # bytes
 
 OnPiece = Callable[[int, memoryview], bool]
 
@@ -114,18 +112,15 @@ class Taker:
                 raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
             # The first frame sets the clock: what was before it is the parent's business.
             began, came = (began, came + length) if began else (now, 0)
-            if self._measure(came, now - began):
-                _shorten_queue(connection, self.taken.rate)
+            self._measure(came, now - began)
             if kind == Kind.PIECE:
                 self._piece(piece, room[:length], now)
 
-    def _measure(self, came: int, seconds: float) -> bool:
-        """The best of the sample counts: a parent that had nothing for a moment is no slow link. True: it changed."""
-        before = self.taken.rate
+    def _measure(self, came: int, seconds: float) -> None:
+        """The best of the sample counts: a parent that had nothing for a moment is no slow link."""
         enough = seconds >= SAMPLE / 5 or came >= ENOUGH
         if came and enough and seconds and (seconds <= SAMPLE or not self.taken.rate):
             self.taken.rate = max(self.taken.rate, came / seconds)
-        return self.taken.rate != before
 
     def _piece(self, piece: int, data: memoryview, now: float) -> None:
         if piece >= self._book.pieces or len(data) != self._length(piece):
@@ -139,12 +134,6 @@ class Taker:
     def _has_all(self) -> bool:
         step, first = self._greeting.stripes, self._greeting.stripe
         return all(self._book.has(piece) for piece in range(first, self._book.pieces, step))
-
-
-def _shorten_queue(connection: socket.socket, rate: float) -> None:
-    """Let no more be under way to us than the link carries in QUEUE seconds. A sender fills the queue before the link
-    until it overflows, and what is lost there is sent again: 3 % of the wire, in a chain of eight at 20 Mbit/s."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, max(int(rate * QUEUE), SHORTEST_QUEUE))
 
 
 def split(endpoint: str) -> tuple[str, int]:
