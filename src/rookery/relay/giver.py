@@ -22,7 +22,9 @@ log = logger(__name__)
 
 BEAT = 0.5  # s between two beats when there is nothing to send
 PROBE_SECONDS = 0.25  # for which a parent that has nothing yet sends something all the same
-PROBE_BYTES = 4 << 20  # of that, at most
+# Of that, at most: enough to measure a link, and less than a switch's queue holds. A parent that overflows it before it
+# has anything to give begins with lost segments and the smallest window: 0.13 s for the first piece, on each hop.
+PROBE_BYTES = 96 << 10
 PAD = bytes(16 << 10)
 STALLED = 15.0  # s without a byte taken after which a child is given up
 COMING = 3.0  # s for which a child waits for a shelf that is expected

@@ -18,7 +18,7 @@ from rookery.relay.frames import HEADER, Greeting, Kind
 
 CONNECT = 2.0  # s
 SILENT = 2.0  # s without a frame after which a parent is lost: it says something twice a second
-ENOUGH = 1 << 20  # bytes that are a sample also when they took no time
+ENOUGH = 48 << 10  # bytes that are a sample also when they took no time
 SAMPLE = 0.5  # s at the beginning of a connection in which the link is measured
 
 
