@@ -178,6 +178,8 @@ def test_a_delay_is_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SWARM.exists(), reason="no run in namespaces was written down yet")
 def test_measured_runs_are_met_within_a_tenth() -> None:
-    seen = measured.read(SWARM)
+    # Where the processor was the limit, the row is of the machine and not of the policy.
+    seen = [row for row in measured.read(SWARM) if row.cpu < measured.BUSY]
     found = {row.seen.nodes: row.off for row in measured.compare(seen, measured.fit(seen))}
+    assert len(found) >= 3
     assert max(map(abs, found.values()), default=0.0) <= 0.10, found
