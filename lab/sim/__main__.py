@@ -17,7 +17,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 
 
 def main() -> None:
-    """Run everything, or with --draw only make plot and tables again from sim.json."""
+    """Run everything, or with --draw only compare with swarm.json, and make plot and tables, again."""
     parser = argparse.ArgumentParser(prog="python -m lab.sim", description=main.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     parser.add_argument("--draw", action="store_true")
@@ -25,10 +25,12 @@ def main() -> None:
     kept = given.folder / "sim.json"
     if not given.draw:
         began = time.monotonic()
-        tables = runs.everything() | compared(given.folder / "swarm.json")
-        files.write_atomic(kept, (json.dumps(_short(tables), indent=0) + "\n").encode(), 0o644)
+        tables = runs.everything()
         print(f"computed in {time.monotonic() - began:.0f} s")
-    tables = json.loads(kept.read_text())
+    else:
+        tables = json.loads(kept.read_text())
+    tables = _short(tables | compared(given.folder / "swarm.json"))
+    files.write_atomic(kept, (json.dumps(tables, indent=0) + "\n").encode(), 0o644)
     plot.draw(tables, given.folder / "sim.svg")
     page.fill(given.folder / "sim.md", tables)
     print(page.compared(tables["measured"]))
