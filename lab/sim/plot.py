@@ -11,21 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-OURS, SHADE, THEIRS, LIMIT, DARK = "#0b6e99", "#5aa9c8", "#8f8f8f", "#c8553d", "#333333"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.0,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "rookery",
-}
+from lab.figures import DARK, LIMIT, OURS, SHADE, THEIRS
+from lab.figures import STYLE as STYLE_OF_ALL
+
+STYLE = STYLE_OF_ALL | {"axes.titlelocation": "left", "axes.titlesize": 10.0}
 TICKS = (1.0, 1.05, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 KINDS = ((10**9, 1, SHADE, "-"), (4 * 10**9, 1, OURS, "-"), (10**9, 10, SHADE, "--"), (4 * 10**9, 10, OURS, "--"))
 Tables = dict[str, list[dict[str, Any]]]

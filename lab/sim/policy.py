@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lab.sim.layout import HEAD, Layout, layout
+from lab.sim.layout import HEAD, Layout
 from rookery.head.swarm import planner
 
 SEGMENT, ONE_CHAIN, STRIPES = planner.SEGMENT, planner.LONGEST, planner.STRIPES
@@ -22,8 +22,12 @@ def trees(segments: int, stripes: int, copies: int = 1) -> Layout:
     return Layout(tuple(sources))
 
 
+def layout(segments: int, stripes: int = STRIPES) -> Layout:
+    """The planner's trees; numbers of stripes other than its own are what-ifs."""
+    return Layout(_trees(segments, min(stripes, segments)))
+
+
 def _trees(segments: int, stripes: int) -> tuple[tuple[int, ...], ...]:
     if segments == 1:
         return ((HEAD,),)
-    # Other numbers of stripes than the planner's own are what-ifs.
-    return planner.layout(segments, line=False) if stripes == STRIPES else layout(segments, stripes).sources
+    return planner.layout(segments, line=False, stripes=stripes)

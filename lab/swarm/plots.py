@@ -6,28 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab.figures import DARK, LIMIT, OURS, STYLE, THEIRS
 from lab.swarm.record import Row
 
-OURS, THEIRS, LIMIT, DARK = "#0b6e99", "#b5b5b5", "#c8553d", "#333333"
 SHADES = ("#0b6e99", "#5aa9c8", "#123f52")
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "rookery",  # the same rows give the same file
-}
 Rows = Sequence[Row]
 
 

@@ -10,8 +10,8 @@ np = pytest.importorskip("numpy", reason="the simulator needs the bench extra")
 
 from lab.sim import bounds, flow, measured, page  # noqa: E402
 from lab.sim.fabric import Fabric  # noqa: E402
-from lab.sim.layout import HEAD, Layout, layout, segment_lengths  # noqa: E402
-from lab.sim.policy import trees  # noqa: E402
+from lab.sim.layout import HEAD, Layout, segment_lengths  # noqa: E402
+from lab.sim.policy import layout, trees  # noqa: E402
 from lab.sim.swarm import Case, Faults, arrivals, chain_only, run  # noqa: E402
 from rookery.head.swarm import planner  # noqa: E402
 from rookery.wire.relay import Ask  # noqa: E402

@@ -49,8 +49,7 @@ class Asker:
 class Member:
     """One node of a swarm. asks: how often it asked. rate: of its link from its parent, bytes per second, 0 unknown.
     feeding: the rate that its child measured. banned: gave garbage; it gets no children any more. hungry: as it said
-    last. pause: seconds that it was told to wait. told: its
-    parents when it asked last; told_at: since when these."""
+    last. pause: seconds that it was told to wait. told: its parents when it asked last; told_at: since when these."""
 
     endpoint: str
     rack: str
@@ -96,25 +95,32 @@ class Wave:
         return sum(len(segment.members) for segment in self.segments)
 
 
-def layout(segments: int, line: bool) -> tuple[tuple[int, ...], ...]:
+def layout(segments: int, line: bool, stripes: int = STRIPES) -> tuple[tuple[int, ...], ...]:
     """By segment and stripe, the segment whose tail feeds its first member; -1 is the root.
 
-    In a line each follows the one before. Else: segments of even number are interior in the tree of stripe 0, those of
-    odd number in that of stripe 1; there each feeds that stripe to two others (half its rate each), and in the other
-    tree it is a leaf. Every tail gives what its link can give, every first member gets what its link can take, and the
-    root sends one copy. Source: SplitStream (Castro et al., SOSP 2003), with chains in place of single nodes.
+    In a line each follows the one before. Else there is a tree for each stripe, full, filled level by level, the
+    interior segments first. Segment j is interior in the tree of stripe j modulo `stripes`, where its tail feeds that stripe to
+    `stripes` others, and a leaf in all other trees. Every tail gives what its link can give, every first member gets
+    what its link can take, and the root sends one copy. Where a stripe has too few segments of its own (only with more
+    than two stripes), its last leaves hang on segments that would feed fewer. Source: SplitStream (Castro et al., SOSP
+    2003), with chains in place of single nodes.
     """
     if line or segments <= 2:
-        return tuple((number - 1,) * STRIPES for number in range(segments))
-    found = [[-1] * STRIPES for _ in range(segments)]
-    for stripe in range(STRIPES):
-        inner = list(range(stripe, segments, STRIPES))
-        leaves = [number for number in range(segments) if number % STRIPES != stripe]
-        slots = [number for number in inner for _ in range(STRIPES)]
-        followers = [*inner[1:], *leaves]
-        for follower, source in zip(followers, slots, strict=False):
-            found[follower][stripe] = source
-    return tuple(tuple(pair) for pair in found)
+        return tuple((number - 1,) * stripes for number in range(segments))
+    stripes = min(stripes, segments)
+    own = [list(range(stripe, segments, stripes)) for stripe in range(stripes)]
+    spare = [mine[-1] for mine in own for _ in range(stripes * len(mine) - (segments - 1))]
+    lenders = sorted(set(spare)) if any(stripes * len(mine) < segments - 1 for mine in own) else []
+    found = [[-1] * stripes for _ in range(segments)]
+    for stripe, mine in enumerate(own):
+        # Lenders before the other leaves: what they lend goes to later ones, so no tree bites its tail.
+        leaves = [number for number in lenders if number % stripes != stripe]
+        leaves += [number for number in range(segments) if number % stripes != stripe and number not in lenders]
+        order = mine + leaves
+        for position, number in enumerate(order[1:], start=1):
+            parent = (position - 1) // stripes
+            found[number][stripe] = order[parent] if parent < len(mine) else spare.pop()
+    return tuple(tuple(sources) for sources in found)
 
 
 def pause(members: int) -> float:

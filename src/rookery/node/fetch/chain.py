@@ -331,7 +331,8 @@ class Chain:
             log.warning("%s; it is not asked any more", link.error)
             self._bad.add(link.endpoint)
         self._lost[link.endpoint] = now
-        self._news.add(link.endpoint)
+        with self._lock:
+            self._news.add(link.endpoint)
         self._ask(now, hungry=True)
 
     def _is_out(self, endpoint: str, now: float) -> bool:
@@ -344,13 +345,15 @@ class Chain:
 
     def _ask(self, now: float, *, hungry: bool = False) -> None:
         self._asked = now
-        self._hungry = self._hungry or hungry
+        with self._lock:
+            self._hungry = self._hungry or hungry
         self._asker.ask()
 
     def _how_it_stands(self) -> Ask:
         """What the head is told; called from the asker's thread."""
-        lost, self._news = tuple(sorted(self._news))[:16], set()
-        hungry, self._hungry = self._hungry, False
+        with self._lock:
+            lost, self._news = tuple(sorted(self._news))[:16], set()
+            hungry, self._hungry = self._hungry, False
         return Ask(
             port=self._port,
             pieces=len(self.book),
