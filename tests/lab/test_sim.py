@@ -4,17 +4,16 @@ import json
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-np = pytest.importorskip("numpy", reason="the simulator needs the bench extra")
-
-from lab.sim import bounds, flow, measured, page  # noqa: E402
-from lab.sim.fabric import Fabric  # noqa: E402
-from lab.sim.layout import HEAD, Layout, segment_lengths  # noqa: E402
-from lab.sim.policy import layout, trees  # noqa: E402
-from lab.sim.swarm import Case, Faults, arrivals, chain_only, run  # noqa: E402
-from rookery.head.swarm import planner  # noqa: E402
-from rookery.wire.relay import Ask  # noqa: E402
+from lab.sim import bounds, flow, measured, page
+from lab.sim.fabric import Fabric
+from lab.sim.layout import HEAD, Layout, segment_lengths
+from lab.sim.policy import layout, trees
+from lab.sim.swarm import Case, Faults, arrivals, chain_only, run
+from rookery.head.swarm import planner
+from rookery.wire.relay import Ask
 
 SWARM = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "swarm.json"
 GIGABIT = 1e9 / 8
@@ -176,7 +175,6 @@ def test_a_delay_is_found_again(tmp_path: Path) -> None:
     assert measured.read(tmp_path / "none.json") == []
 
 
-@pytest.mark.skipif(not SWARM.exists(), reason="no run in namespaces was written down yet")
 def test_measured_runs_are_met_within_a_tenth() -> None:
     # Where the processor was the limit, the row is of the machine and not of the policy.
     seen = [row for row in measured.read(SWARM) if row.cpu < measured.BUSY]

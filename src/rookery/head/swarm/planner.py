@@ -99,11 +99,11 @@ def layout(segments: int, line: bool, stripes: int = STRIPES) -> tuple[tuple[int
     """By segment and stripe, the segment whose tail feeds its first member; -1 is the root.
 
     In a line each follows the one before. Else there is a tree for each stripe, full, filled level by level, the
-    interior segments first. Segment j is interior in the tree of stripe j modulo `stripes`, where its tail feeds that stripe to
-    `stripes` others, and a leaf in all other trees. Every tail gives what its link can give, every first member gets
-    what its link can take, and the root sends one copy. Where a stripe has too few segments of its own (only with more
-    than two stripes), its last leaves hang on segments that would feed fewer. Source: SplitStream (Castro et al., SOSP
-    2003), with chains in place of single nodes.
+    interior segments first. Segment j is interior in the tree of stripe j modulo `stripes`, where its tail feeds that
+    stripe to `stripes` others, and a leaf in all other trees. Every tail gives what its link can give, every first
+    member gets what its link can take, and the root sends one copy. Where a stripe has too few segments of its own
+    (only with more than two stripes), its last leaves hang on segments that would feed fewer. Source: SplitStream
+    (Castro et al., SOSP 2003), with chains in place of single nodes.
     """
     if line or segments <= 2:
         return tuple((number - 1,) * stripes for number in range(segments))
