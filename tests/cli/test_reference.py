@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from rookery import codec
 from rookery.api import routes
 from rookery.cli.main import EXIT_CODES, app
 from rookery.errors import ErrorKind
@@ -71,4 +72,4 @@ def test_every_key_of_the_configuration_with_its_default(table: str) -> None:
         assert found, key
         if default not in ("", ()):
             shown = found[1].strip("`")
-            assert shown in (str(default), f'"{default}"'), key
+            assert shown in (str(default), f'"{default}"', codec.dumps(default)), key

@@ -97,6 +97,21 @@ class Build:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Clients that are not ours: the paths below /files. public: open to everybody, without a ticket. priority and
+    location: of this head's own URLs among those of the mirrors; location is a country (ISO 3166-1, two small letters)
+    or empty. check: seconds between two checks of a mirror, 0 for none but those that are asked for."""
+
+    public: bool = False
+    priority: Annotated[int, Range(1, 999_999)] = 100
+    location: Text = ""
+    check: Annotated[int, Range(0, 10**8)] = 3600
+
+    def __post_init__(self) -> None:
+        require_location(self.location)
+
+
+@dataclass(frozen=True)
 class Nodes:
     """What every node gets. authorized_keys: public keys for root's authorized_keys."""
 
@@ -114,6 +129,7 @@ class Config:
     swarm: Swarm = field(default_factory=Swarm)
     build: Build = field(default_factory=Build)
     nodes: Nodes = field(default_factory=Nodes)
+    files: Files = field(default_factory=Files)
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,13 @@ class Paths:
     def work(self) -> Path:
         """Scratch space of builds and publishing; emptied at start."""
         return self.directory / "work"
+
+
+def require_location(text: str) -> str:
+    """`text` when it is empty or a country's two small letters; else ValueError."""
+    if text and not (len(text) == 2 and text.isascii() and text.isalpha() and text.islower()):
+        raise ValueError(f"location {text[:40]!r} is not a country in two small letters, as 'de'")
+    return text
 
 
 def load(directory: Path) -> Config:

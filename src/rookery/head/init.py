@@ -105,6 +105,7 @@ def configuration(settings: Settings) -> str:
 
     dhcp = settings.dhcp
     network_default, dhcp_default, swarm, nodes = Config().network, Config().dhcp, Config().swarm, Config().nodes
+    foreign = Config().files
     lines = [
         "# The configuration of a Rookery head; docs/reference/configuration.md explains every key.",
         "# The head reads it when it starts. A line that is commented out shows the default.",
@@ -142,6 +143,12 @@ def configuration(settings: Settings) -> str:
         line("authorized_keys", settings.authorized_keys, (), "SSH public keys that may log in as root on every node"),
         line("kernel_arguments", "", nodes.kernel_arguments, "of every node; a node's own come after them"),
         "",
+        "[files]",
+        line("public", "", foreign.public, "true: what is published is open to everybody at /files, without a ticket"),
+        line("priority", "", foreign.priority, "of this head's own URLs beside the mirrors'; 1 is asked first"),
+        line("location", "", foreign.location, "the head's country in two small letters"),
+        line("check", "", foreign.check, "seconds between two checks of a mirror; 0: only when asked"),
+        "",
     ]
     return "\n".join(lines)
 
@@ -150,7 +157,7 @@ def _toml(value: str | int | tuple[str, ...]) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, int):
-        return str(value)
+        return str(value).lower()  # of a truth value, TOML's word
     # A TOML basic string has JSON's escapes.
     return codec.dumps(value).replace("\x7f", "\\u007f")
 

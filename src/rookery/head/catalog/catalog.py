@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy import Connection
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.catalog import credentials, events, images, nodes, schema
+from rookery.head.catalog import credentials, events, images, mirrors, nodes, schema
 from rookery.head.catalog.database import Database
-from rookery.head.catalog.rows import Credential, Event, Image, Node, Standing, Version
+from rookery.head.catalog.rows import Credential, Event, Image, Mirror, MirrorFile, Node, Place, Standing, Version
 from rookery.wire.facts import normalize_mac
 from rookery.wire.manifest import SignedManifest
 from rookery.wire.report import NodeState
@@ -25,7 +25,7 @@ _FIELDS = frozenset(field.name for field in dataclasses.fields(Node))
 
 
 class Catalog:
-    """Nodes, images, versions, tags, events and credentials. Thread-safe and blocking."""
+    """Nodes, images, versions, tags, mirrors, events and credentials. Thread-safe and blocking."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -190,6 +190,36 @@ class Catalog:
         """Remove a version with its tags, under `image` or under every image that has it; returns these. Raises as
         `remove_image`."""
         return self._database.write(lambda connection: images.remove_version(connection, version_id, image))
+
+    # Mirrors
+
+    def add_mirror(self, mirror: Mirror, found: Sequence[MirrorFile] = ()) -> None:
+        """Store a mirror and what a check found on it. Raises `conflict` when its name or URL is taken."""
+        self._database.write(lambda connection: mirrors.add(connection, mirror, found))
+
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """All mirrors, those that are asked first at the top."""
+        with self._database.reading() as connection:
+            return mirrors.mirrors(connection)
+
+    def mirror(self, name: str) -> tuple[Mirror, tuple[MirrorFile, ...]]:
+        """A mirror and its files. Raises `not-found`."""
+        with self._database.reading() as connection:
+            return mirrors.mirror(connection, name)
+
+    def judge_mirror(self, mirror: Mirror, found: Sequence[MirrorFile]) -> None:
+        """Store what a check said of a mirror and of its files, in place of what was there; one that was removed
+        meanwhile stays removed."""
+        self._database.write(lambda connection: mirrors.judge(connection, mirror, found))
+
+    def remove_mirror(self, name: str) -> Mirror:
+        """Remove a mirror and return it. Raises `not-found`."""
+        return self._database.write(lambda connection: mirrors.remove(connection, name))
+
+    def places(self, sha256s: Sequence[str]) -> dict[str, tuple[Place, ...]]:
+        """By SHA-256 of a blob: where good mirrors have it, those that are asked first at the top."""
+        with self._database.reading() as connection:
+            return mirrors.places(connection, sha256s)
 
     # Events
 

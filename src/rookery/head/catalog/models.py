@@ -134,3 +134,32 @@ class CredentialModel(Base):
     subject: Mapped[str] = mapped_column(String(255))
     expires_at: Mapped[float] = mapped_column(index=True)
     used_by: Mapped[str | None] = mapped_column(String(64))
+
+
+class MirrorModel(Base):
+    """A mirror: see rows.Mirror."""
+
+    __tablename__ = "mirrors"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    url: Mapped[str] = mapped_column(String(2048), unique=True)
+    priority: Mapped[int]
+    location: Mapped[str] = mapped_column(String(2))
+    added_at: Mapped[float]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    checked_at: Mapped[float | None]
+
+
+class MirrorFileModel(Base):
+    """What a mirror was seen to hold of a blob: see rows.MirrorFile."""
+
+    __tablename__ = "mirror_files"
+
+    mirror: Mapped[str] = mapped_column(String(128), ForeignKey("mirrors.name", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    url: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    etag: Mapped[bool]
+    checked_at: Mapped[float]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from rookery.wire.facts import Facts
 from rookery.wire.manifest import SignedManifest, VersionKind
@@ -90,3 +91,50 @@ class Credential:
     subject: str
     expires_at: float
     used_by: str | None = None
+
+
+class MirrorState(StrEnum):
+    """What the last check said, of a mirror or of one file on it."""
+
+    GOOD = "good"
+    MISSING = "missing"  # of a file only: the mirror does not have it (yet)
+    BAD = "bad"  # other bytes than were published, or an answer that no client could use
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A plain HTTP server that holds copies. url: where they lie (mirrors/address.py tells how). priority: 1 is asked
+    first. location: a country (ISO 3166-1, two small letters), or empty. reason: why the state is not `good`.
+    checked_at: None before the first check."""
+
+    name: str
+    url: str
+    priority: int = 10
+    location: str = ""
+    added_at: float = 0.0
+    state: MirrorState = MirrorState.UNREACHABLE
+    reason: str = ""
+    checked_at: float | None = None
+
+
+@dataclass(frozen=True)
+class MirrorFile:
+    """A blob on a mirror, as the last check saw it. etag: the mirror names its content by a strong ETag."""
+
+    sha256: str
+    url: str
+    state: MirrorState
+    reason: str = ""
+    etag: bool = False
+    checked_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a blob is to be had besides the head; priority and location are the mirror's."""
+
+    mirror: str
+    url: str
+    priority: int
+    location: str = ""
