@@ -168,7 +168,11 @@ def look_around(head: Head) -> None:
         return done.stdout.strip()
 
     assert ask("hostname") == "n1"
-    assert "IMAGE=base:latest\n" in ask("cat /etc/rookery-release")
+    version = json.loads(head.call("image", "show", "base", "--json"))["version"]
+    built = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(version["published_at"]))
+    # As a script on the node reads it.
+    release = ask(". /etc/rookery-release && echo $NODE $IMAGE $VERSION $BUILT $MODE")
+    assert release == f"n1 base:latest {version['id']} {built} ram"
     assert ask("findmnt -no FSTYPE /") == "overlay"
     assert ask("stat -c %a /run/rookery/state /run/rookery/state/handover.json").split() == ["700", "600"]
     # The running system's own DHCP client keeps the address that the agent had.

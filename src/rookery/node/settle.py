@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def plan(
         _write("/etc/hostname", f"{orders.node}\n", "the name that the head knows this machine by"),
         _write("/etc/hosts", _hosts(orders), "the cluster's names, without asking anybody"),
         _write("/etc/machine-id", _machine_id(lease, facts), "of this machine, the same at each boot"),
-        _write("/etc/rookery-release", _release(orders, manifest), "says what is running"),
+        _write("/etc/rookery-release", _release(orders, manifest), "says which image, version and build is running"),
         *(_network(lease, image) if lease else ()),
         *_ssh(orders, image),
         *(
@@ -95,7 +96,14 @@ def _machine_id(lease: Lease | None, facts: Facts | None) -> str:
 
 
 def _release(orders: Orders, manifest: Manifest) -> str:
-    values = {"NODE": orders.node, "IMAGE": orders.image, "VERSION": manifest.version, "MODE": orders.mode}
+    """os-release(5)'s form: shells, systemd's EnvironmentFile= and the parsers of os-release read it."""
+    values = {
+        "NODE": orders.node,
+        "IMAGE": orders.image,
+        "VERSION": manifest.version,
+        "BUILT": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(manifest.created)),
+        "MODE": orders.mode,
+    }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 

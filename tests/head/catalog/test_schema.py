@@ -90,7 +90,7 @@ def test_sqlite_is_copied_before_an_upgrade(tmp_path: Path) -> None:
     _database_of_release_one(url)
     os.chmod(path, 0o600)
     Catalog.open(url).close()
-    copy = tmp_path / "c%d.sqlite.before-0003"
+    copy = tmp_path / "c%d.sqlite.before-0004"
     assert copy.stat().st_mode & 0o777 == 0o600
     assert _columns(f"sqlite:///{copy}") == _columns(url) - {"report", "facts"}
     Catalog.open(url).close()
@@ -102,7 +102,7 @@ def test_sqlite_is_copied_before_an_upgrade(tmp_path: Path) -> None:
     kept = copy.read_bytes()
     Catalog.open(url).close()
     assert copy.read_bytes() == kept
-    assert (tmp_path / "c%d.sqlite.before-0003.2").exists()
+    assert (tmp_path / "c%d.sqlite.before-0004.2").exists()
 
 
 def test_a_new_database_is_not_copied(tmp_path: Path) -> None:

@@ -9,9 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy import Connection
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.catalog import credentials, events, images, mirrors, nodes, schema
+from rookery.head.catalog import credentials, events, garbage, images, mirrors, nodes, schema, tags, trust
 from rookery.head.catalog.database import Database
-from rookery.head.catalog.rows import Credential, Event, Image, Mirror, MirrorFile, Node, Place, Standing, Version
+from rookery.head.catalog.rows import (
+    Credential,
+    Event,
+    Image,
+    Mirror,
+    MirrorFile,
+    Node,
+    Place,
+    Standing,
+    TagMove,
+    TrustedKey,
+    Version,
+)
 from rookery.wire.facts import normalize_mac
 from rookery.wire.manifest import SignedManifest
 from rookery.wire.report import NodeState
@@ -90,14 +102,17 @@ class Catalog:
             lambda node: (dataclasses.replace(node, **changes[node.name]), ()),  # type: ignore[arg-type]
         )
 
-    def change_nodes(self, names: Sequence[str], change: NodeChange) -> tuple[Node, ...]:
+    def change_nodes(self, names: Sequence[str], change: NodeChange, needs: str | None = None) -> tuple[Node, ...]:
         """Read nodes, let the pure function `change` say what becomes of each and what happened, and write both.
 
         One transaction: nobody else changes these nodes in between. `change` may be called more than once for a node.
         Events get the subject `node:NAME`. Returns the nodes as they are then, in natural order of their old names.
+        needs: id of a version that must still be there when this is written, or RookeryError `not-found` is raised.
         """
 
         def work(connection: Connection) -> tuple[Node, ...]:
+            if needs is not None:
+                images.hold(connection, needs)
             pairs: list[tuple[int, Node, Node]] = []
             happened: list[tuple[str, str, str]] = []
             for number, before in nodes.locked(connection, names):
@@ -182,6 +197,32 @@ class Catalog:
         """Point a tag at a version (id or 8 digits or more) of the image. Raises `not-found`."""
         self._database.write(lambda connection: images.move_tag(connection, image, tag, version_id))
 
+    def tag_moves(self, image: str) -> tuple[TagMove, ...]:
+        """What the tags of an image were made to mean, oldest first."""
+        with self._database.reading() as connection:
+            return tags.moves(connection, image)
+
+    def roll_back(self, image: str, tag: str, to: str | None = None) -> tuple[str, str]:
+        """Let a tag mean what it meant before, or the version `to` (a whole id); returns the ids (before, now).
+
+        Raises `not-found` for the tag, `conflict` when there is nothing to go back to.
+        """
+        return self._database.write(lambda connection: tags.roll_back(connection, image, tag, to))
+
+    def collect(self, keep: int, held: Mapping[str, str], now: float, *, dry_run: bool) -> garbage.Sorted:
+        """Remove the versions that nobody needs, or with dry_run only say which; see garbage.py for what stays."""
+
+        def work(connection: Connection) -> garbage.Sorted:
+            images.lock(connection)
+            found = garbage.sort(connection, keep, held, now)
+            garbage.remove(connection, found.going)
+            return found
+
+        if dry_run:
+            with self._database.reading() as connection:
+                return garbage.sort(connection, keep, held, now)
+        return self._database.write(work)
+
     def remove_image(self, name: str) -> tuple[Version, ...]:
         """Remove an image; returns its versions. Raises `not-found`, or `conflict` while a node needs one of them."""
         return self._database.write(lambda connection: images.remove_image(connection, name))
@@ -220,6 +261,21 @@ class Catalog:
         """By SHA-256 of a blob: where good mirrors have it, those that are asked first at the top."""
         with self._database.reading() as connection:
             return mirrors.places(connection, sha256s)
+
+    # Other sites' keys
+
+    def trusted_keys(self) -> tuple[TrustedKey, ...]:
+        """The keys of other sites whose capsules are taken, by name."""
+        with self._database.reading() as connection:
+            return trust.find(connection)
+
+    def trust(self, key: str, name: str) -> TrustedKey:
+        """Trust a key under a name. Raises `conflict` when one of them is taken."""
+        return self._database.write(lambda connection: trust.add(connection, key, name))
+
+    def distrust(self, key: str) -> None:
+        """Trust a key no longer."""
+        self._database.write(lambda connection: trust.remove(connection, key))
 
     # Events
 

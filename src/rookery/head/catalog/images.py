@@ -12,10 +12,11 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from rookery import codec
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.catalog import tags
 from rookery.head.catalog.database import storable
 from rookery.head.catalog.models import ImageModel, NodeModel, TagModel, VersionModel
 from rookery.head.catalog.noderange import fold, natural_key
-from rookery.head.catalog.rows import Image, Version
+from rookery.head.catalog.rows import Image, Origin, Version
 from rookery.wire.manifest import SignedManifest, VersionKind, require_name, require_sha256
 from rookery.wire.report import NodeState
 
@@ -24,7 +25,7 @@ SHORTEST_PREFIX = 8
 EXPECTED = "expected NAME, NAME:TAG, NAME@ID or a version's ID (its first 8 digits or more)"
 _ID_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 # In these states a node runs its version, or is on its way to it.
-_RUNNING = (NodeState.BOOTING, NodeState.PROVISIONING, NodeState.READY, NodeState.FAILED)
+RUNNING = (NodeState.BOOTING, NodeState.PROVISIONING, NodeState.READY, NodeState.FAILED)
 
 
 def add(connection: Connection, version: Version, tag: str | None) -> None:
@@ -52,9 +53,9 @@ def replace_manifest(connection: Connection, image_name: str, version_id: str, m
         raise RookeryError(f"image {image_name[:128]} has no version {version_id[:64]}", kind=ErrorKind.NOT_FOUND)
 
 
-def tags_of(tags: Iterable[str], tag: str | None) -> tuple[str, ...]:
-    """`tags` and `tag`, none twice."""
-    return tuple(dict.fromkeys([*tags, *([tag] if tag else [])]))
+def tags_of(names: Iterable[str], tag: str | None) -> tuple[str, ...]:
+    """`names` and `tag`, none twice."""
+    return tuple(dict.fromkeys([*names, *([tag] if tag else [])]))
 
 
 def find(connection: Connection, image: str | None = None, prefix: str | None = None) -> list[Version]:
@@ -68,11 +69,11 @@ def find(connection: Connection, image: str | None = None, prefix: str | None = 
         tagged = tagged.where(TagModel.image == image)
     if prefix is not None:
         statement = statement.where(VersionModel.id.startswith(prefix, autoescape=True))
-    tags: dict[tuple[str, str], list[str]] = {}
+    names: dict[tuple[str, str], list[str]] = {}
     for owner, number, name in connection.execute(tagged):
-        tags.setdefault((owner, number), []).append(name)
+        names.setdefault((owner, number), []).append(name)
     statement = statement.order_by(VersionModel.published_at.desc(), VersionModel.id, VersionModel.image)
-    return [_version(row, tags.get((row.image, row.id), [])) for row in connection.execute(statement)]
+    return [_version(row, names.get((row.image, row.id), [])) for row in connection.execute(statement)]
 
 
 def by_id(connection: Connection, version_id: str) -> Version:
@@ -133,14 +134,30 @@ def move_tag(connection: Connection, image_name: str, tag: str, version_id: str)
     if not _ID_PREFIX.fullmatch(version_id):
         raise RookeryError(f"{reference[:200]!r} means no version", kind=ErrorKind.INVALID, hint=EXPECTED)
     version = _only(reference, find(connection, image=image_name, prefix=version_id))
-    key = (TagModel.image == image_name, TagModel.name == tag)
-    moved = connection.execute(update(TagModel).where(*key).values(version_id=version.id)).rowcount
-    if not moved:
-        connection.execute(insert(TagModel), {"image": image_name, "name": tag, "version_id": version.id})
+    tags.move(connection, image_name, tag, version.id)
+
+
+def hold(connection: Connection, version_id: str) -> None:
+    """Keep a version from being removed until the transaction ends. Raises `not-found` when it is gone already."""
+    # SQLite has one writer at a time, and no row locks.
+    statement = select(VersionModel.id).where(VersionModel.id == version_id).with_for_update(read=True)
+    if not connection.execute(statement).first():
+        raise RookeryError(
+            f"version {version_id[:12]} was removed meanwhile",
+            kind=ErrorKind.NOT_FOUND,
+            hint="'rookery image list' shows what there is",
+        )
+
+
+def lock(connection: Connection) -> None:
+    """Let nobody `hold` a version until the transaction ends, and wait for those who do: what they wrote is seen by the
+    statements that follow."""
+    connection.execute(select(VersionModel.id).with_for_update()).all()
 
 
 def remove_image(connection: Connection, name: str) -> tuple[Version, ...]:
     """Delete an image with its versions and return these. Raises `not-found`, or `conflict` while nodes need it."""
+    lock(connection)
     versions = image(connection, name).versions
     _refuse_needed(connection, versions, f"image {name}")
     connection.execute(delete(ImageModel).where(ImageModel.name == name))
@@ -150,6 +167,7 @@ def remove_image(connection: Connection, name: str) -> tuple[Version, ...]:
 def remove_version(connection: Connection, version_id: str, image_name: str | None = None) -> tuple[Version, ...]:
     """Delete a version under one image, or under every image that has it, and images that have nothing left. Raises as
     `remove_image`."""
+    lock(connection)
     by_id(connection, version_id)
     versions = find(connection, image=image_name, prefix=version_id)
     _refuse_needed(connection, versions, f"version {version_id[:12]}")
@@ -170,11 +188,11 @@ def _refuse_needed(connection: Connection, versions: Sequence[Version], what: st
     meanings: dict[str, bool] = {}
     statement = select(NodeModel.name, NodeModel.image, NodeModel.version, NodeModel.state)
     for name, reference, version_id, state in connection.execute(statement):
-        if version_id in gone and NodeState(state) in _RUNNING:
+        if version_id in gone and NodeState(state) in RUNNING:
             running.add(name)
         if reference is not None:
             if reference not in meanings:
-                meanings[reference] = _meant(connection, reference) in going
+                meanings[reference] = meant(connection, reference) in going
             if meanings[reference]:
                 assigned.add(name)
     if assigned or running:
@@ -188,7 +206,8 @@ def _refuse_needed(connection: Connection, versions: Sequence[Version], what: st
         )
 
 
-def _meant(connection: Connection, reference: str) -> tuple[str, str] | None:
+def meant(connection: Connection, reference: str) -> tuple[str, str] | None:
+    """(image, version id) that a reference means now; None when it means nothing."""
     try:
         version = resolve(connection, reference)
     except RookeryError:
@@ -229,10 +248,11 @@ def _values(version: Version) -> dict[str, Any]:
         "manifest": json.dumps(codec.encode(version.manifest)),
         "recipe": version.recipe,
         "packages": json.dumps(version.packages),
+        "origin": json.dumps(codec.encode(version.origin)) if version.origin else None,
     }
 
 
-def _version(row: Any, tags: Sequence[str]) -> Version:
+def _version(row: Any, names: Sequence[str]) -> Version:
     return Version(
         id=row.id,
         image=row.image,
@@ -240,7 +260,8 @@ def _version(row: Any, tags: Sequence[str]) -> Version:
         published_at=row.published_at,
         size=row.size,
         manifest=codec.loads(SignedManifest, row.manifest, what="stored manifest"),
-        tags=tuple(tags),
+        tags=tuple(names),
         recipe=row.recipe,
         packages=cast("dict[str, str]", json.loads(row.packages)),
+        origin=codec.loads(Origin, row.origin, what="stored origin") if row.origin else None,
     )

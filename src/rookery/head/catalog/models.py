@@ -81,7 +81,7 @@ class ImageModel(Base):
 class VersionModel(Base):
     """A version under one image name: see rows.Version. The same content under two names is two rows with one id.
 
-    manifest, packages: JSON.
+    manifest, packages, origin: JSON.
     """
 
     __tablename__ = "versions"
@@ -94,6 +94,7 @@ class VersionModel(Base):
     manifest: Mapped[str] = mapped_column(Text)
     recipe: Mapped[str] = mapped_column(Text)
     packages: Mapped[str] = mapped_column(Text)
+    origin: Mapped[str | None] = mapped_column(Text)
 
 
 class TagModel(Base):
@@ -108,6 +109,35 @@ class TagModel(Base):
     image: Mapped[str] = mapped_column(String(128), primary_key=True)
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
     version_id: Mapped[str] = mapped_column(String(64))
+
+
+class TagMoveModel(Base):
+    """That a tag was made to mean a version: see rows.TagMove. Those to a version that is removed go with it."""
+
+    __tablename__ = "tag_moves"
+    __table_args__ = (
+        ForeignKeyConstraint(["image", "version_id"], ["versions.image", "versions.id"], ondelete="CASCADE"),
+        Index(None, "image", "name"),
+        Index(None, "image", "version_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    image: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(String(128))
+    version_id: Mapped[str] = mapped_column(String(64))
+    at: Mapped[float]
+    undone: Mapped[bool]
+
+
+class TrustedKeyModel(Base):
+    """Another site's public key whose capsules are taken: see rows.TrustedKey."""
+
+    __tablename__ = "trusted_keys"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    added_at: Mapped[float]
 
 
 class EventModel(Base):

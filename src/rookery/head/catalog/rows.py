@@ -46,9 +46,43 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an imported version comes from. key: public half of the site key that signed its capsule (64 hex digits).
+    image: its name there. exported_at, imported_at: seconds since 1970, by the clocks of that site and of this one.
+    manifest: as that site signed it."""
+
+    key: str
+    image: str
+    exported_at: float
+    imported_at: float
+    manifest: SignedManifest
+
+
+@dataclass(frozen=True)
+class TagMove:
+    """That a tag was made to mean a version, at (seconds since 1970). undone: a rollback took it back."""
+
+    tag: str
+    version: str
+    at: float
+    undone: bool
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """Another site's public key (64 hex digits) whose capsules are taken, under the operator's name for that site.
+    added_at: seconds since 1970."""
+
+    key: str
+    name: str
+    added_at: float
+
+
+@dataclass(frozen=True)
 class Version:
     """A published version. size: sum of its blobs, bytes. published_at: seconds since 1970. tags: names for it
-    within `image`. recipe: the text it was built from, or empty. packages: name -> version, as built."""
+    within `image`. recipe: the text it was built from, or empty. packages: name -> version, as built. origin: of one
+    that was imported."""
 
     id: str
     image: str
@@ -59,6 +93,7 @@ class Version:
     tags: tuple[str, ...] = ()
     recipe: str = ""
     packages: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

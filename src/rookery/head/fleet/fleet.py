@@ -96,7 +96,14 @@ class Fleet:
                 script = refusal(error.record, request.macs[0])
         version = files.version if files else None
         now = self._clock()
-        return Boot(script, self._change(node, lambda was: states.asked_to_boot(was, version, now, trouble)), files)
+        try:
+            changed = self._change(node, lambda was: states.asked_to_boot(was, version, now, trouble), version)
+        except RookeryError as error:
+            if files is None or error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            # Removed since it was looked up: the machine asks again, and the tag means another one by then.
+            return Boot(refusal(error.record, request.macs[0]), node, None)
+        return Boot(script, changed, files)
 
     def hello(self, hello: Hello) -> Welcome:
         """A node's first words. Raises RookeryError `unauthorized` for its token, `invalid` for its boot_id."""
@@ -199,7 +206,7 @@ class Fleet:
 
         before = self._catalog.nodes(names)
         if not dry_run:
-            self._catalog.change_nodes(names, assign)
+            self._catalog.change_nodes(names, assign, version.id)
         return Deployment(
             image,
             version,
@@ -219,12 +226,12 @@ class Fleet:
         self._catalog.change_nodes(names, change)
         return tuple(node.name for node in before if node.may_seed is not allowed)
 
-    def _change(self, node: Node, change: NodeChange) -> Node:
+    def _change(self, node: Node, change: NodeChange, needs: str | None) -> Node:
         # A machine that waits asks every few seconds; as long as nothing changes, nothing is written.
         after, happened = change(node)
         if after == node and not happened:
             return node
-        return self._catalog.change_nodes([node.name], change)[0]
+        return self._catalog.change_nodes([node.name], change, needs)[0]
 
     def _node_of(self, request: BootRequest) -> Node:
         return self._known(request) or self._discover(request)
