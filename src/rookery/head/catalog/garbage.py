@@ -67,8 +67,9 @@ def _assigned(connection: Connection) -> dict[tuple[str, str], list[str]]:
     """(image, version id) -> names of the nodes to which it is assigned now."""
     found: dict[tuple[str, str], list[str]] = {}
     meanings: dict[str, tuple[str, str] | None] = {}
-    assigned = select(NodeModel.name, NodeModel.image).where(NodeModel.image.is_not(None))
-    for name, reference in connection.execute(assigned):
+    for name, reference in connection.execute(select(NodeModel.name, NodeModel.image)):
+        if reference is None:
+            continue
         if reference not in meanings:
             meanings[reference] = images.meant(connection, reference)
         if (meaning := meanings[reference]) is not None:

@@ -52,7 +52,7 @@ def roll_back(connection: Connection, image: str, tag: str, to: str | None = Non
     if to == now:
         raise RookeryError(f"{image}:{tag} is version {now[:12]} already", kind=ErrorKind.CONFLICT)
     rows = _standing(connection, image, tag)
-    later = []
+    later: list[int] = []
     for row in rows:
         if row.version_id != now and to in (None, row.version_id):
             _undo(connection, later)
