@@ -13,7 +13,7 @@ from rookery.head.build.deb import DebBuilder
 PLUGIN = """\
 class PenguinBuilder:
     def check(self, recipe): pass
-    def build(self, recipe, tree, scratch, on_progress, cancel, network_namespace=""): pass
+    def build(self, recipe, site): pass
 class NoBuilder: pass
 """
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rookery.head.build import identity
+from rookery.head.build.recipe import IdentityRules
 
 GOES = (
     "etc/hostname",
@@ -75,6 +76,21 @@ def test_a_link_to_a_running_resolver_stays(tree: Path) -> None:
     (tree / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     identity.neutralise(tree)
     assert (tree / "etc/resolv.conf").is_symlink()
+
+
+def test_a_recipe_keeps_and_removes_what_it_wants(tree: Path) -> None:
+    (tree / "root/.cache").mkdir()
+    for name in ("wanted", "other"):
+        (tree / "root/.cache" / name).write_text("x")
+    rules = IdentityRules(
+        keep=("/etc/ssh/ssh_host_*", "/var/log/apt", "/root/.cache/wanted", "/etc/machine-id"), remove=("/etc/hosts",)
+    )
+    identity.neutralise(tree, rules)
+    kept = ("etc/ssh/ssh_host_ed25519_key", "var/log/apt/term.log", "root/.cache/wanted")
+    assert [name for name in kept if not (tree / name).is_file()] == []
+    assert (tree / "etc/machine-id").read_bytes() == b"0123456789abcdef"
+    gone = ("etc/hosts", "var/log/dpkg.log", "root/.cache/other", "etc/hostname")
+    assert [name for name in gone if os.path.lexists(tree / name)] == []
 
 
 def test_times_depend_on_the_packages_only(tree: Path) -> None:

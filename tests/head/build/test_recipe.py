@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build.recipe import MOST_TEXT, Recipe, RecipeFile, parse
+from rookery.head.build.recipe import MOST_TEXT, IdentityRules, Recipe, RecipeFile, Repository, parse
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "recipes"
 SMALL = """\
@@ -59,11 +59,55 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     )
 
 
+ARMOR = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ==\n-----END PGP PUBLIC KEY BLOCK-----"
+
+
+def test_where_packages_come_from() -> None:
+    text = SMALL + (
+        f'mirror = "http://cache:3142/debian"\nkey = "keys/site.asc"\nproxy = "http://cache:3142"\ngroups = ["core"]\n'
+        '[[repositories]]\nname = "site"\nurl = "https://site.example/debian"\nsuites = ["bookworm", "./"]\n'
+        f'components = ["main"]\nkey = """\n{ARMOR}\n"""\n'
+        '[[repositories]]\nname = "lan"\nurl = "file:///srv/packages"\ntrusted = true\n'
+    )
+    recipe = read(text)
+    assert (recipe.key, recipe.proxy, recipe.groups) == ("/nowhere/keys/site.asc", "http://cache:3142", ("core",))
+    assert recipe.repositories == (
+        Repository("site", "https://site.example/debian", ARMOR, suites=("bookworm", "./"), components=("main",)),
+        Repository("lan", "file:///srv/packages", trusted=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "builder", "field", "value"),
+    [
+        ("container = 'oci:layout:v1'", "container", "container", "oci:/nowhere/layout:v1"),
+        ("container = 'oci:/srv/layout'", "container", "container", "oci:/srv/layout"),
+        ("container = 'docker-archive:a.tar'", "container", "container", "docker-archive:/nowhere/a.tar"),
+        ("container = 'docker://r.example:5000/a/b:1'", "container", "container", "docker://r.example:5000/a/b:1"),
+        ("archive = 'tree.tar.zst'", "archive", "archive", "/nowhere/tree.tar.zst"),
+        ("archive = '/srv/tree'", "archive", "archive", "/srv/tree"),
+        ("from = 'base:stable'", "from", "from_image", "base:stable"),
+        ("from = 'base@3f2a9c01'", "from", "from_image", "base@3f2a9c01"),
+    ],
+)
+def test_other_sources_than_a_package_list(text: str, builder: str, field: str, value: str) -> None:
+    recipe = read(f"{text}\npackages = ['less']\ncommands = ['true']\n")
+    assert recipe.builder == builder
+    assert getattr(recipe, field) == value
+    assert recipe.wanted == ("less",)
+    assert not recipe.distribution
+
+
+def test_what_is_taken_out_can_be_changed() -> None:
+    recipe = read("archive = '/srv/tree'\n[identity]\nkeep = ['/var/log/install*']\nremove = ['/root/.aws']\n")
+    assert recipe.identity == IdentityRules(("/var/log/install*",), ("/root/.aws",))
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
 def test_the_examples_are_good(path: Path) -> None:
     recipe = parse(path.read_text(), str(path), path.parent)
-    assert recipe.kernel
-    assert recipe.packages
+    assert recipe.builder in (recipe.distribution, "container", "archive", "from")
+    assert recipe.kernel or not recipe.distribution
 
 
 @pytest.mark.parametrize(
@@ -74,6 +118,32 @@ def test_the_examples_are_good(path: Path) -> None:
         (SMALL + "suite = 'trixie'\n", 4, "overwrite", "TOML"),
         (SMALL + "pakages = ['less']\n", 4, "'pakages' is not a key", "'packages', perhaps"),
         (SMALL + "hostname = 'n01'\n", 4, "'hostname' is not a key", "one of distribution, suite"),
+        ("packages = ['less']\n", 1, "the recipe has no source", "one of distribution, container, archive, from"),
+        (SMALL + "from = 'base'\n", 4, "from cannot go with distribution", "one source"),
+        ("archive = '/a'\nmirror = 'http://m'\n", 2, "mirror cannot go with archive", "'distribution' only"),
+        ("archive = ''\n", 1, "archive is empty", "a text"),
+        ("container = 'debian:12'\n", 1, "'debian:12' is not a container", "'docker://REGISTRY/NAME:TAG'"),
+        ("from = 'a b'\n", 1, "'a b' is not an image", "'base:stable'"),
+        (SMALL.replace("debian", "from"), 1, "'from' is not a distribution", "'debian'"),
+        (SMALL + "proxy = 'cache:3142'\n", 4, "'cache:3142' is not a proxy", "a URL"),
+        (SMALL + "key = 'https://a/key'\n", 4, "'https://a/key' is not a public key", "-----BEGIN PGP"),
+        (SMALL + "groups = ['a b']\n", 4, "'a b' does not belong in groups", "'core'"),
+        (SMALL + "[[repositories]]\nurl = 'http://a'\n", 4, "the key 'name' is missing", "name ="),
+        (SMALL + "[[repositories]]\nname = 'a'\n", 4, "the key 'url' is missing", "url ="),
+        (SMALL + "[[repositories]]\nname = 'a/b'\nurl = 'http://a'\n", 5, "'a/b' is not a repository's", "letters"),
+        (SMALL + "[[repositories]]\nname = 'a'\nurl = 'a'\n", 6, "'a' is not an archive's address", "a URL"),
+        (SMALL + "[[repositories]]\nname = 'a'\nurl = 'http://a'\ntrusted = 1\n", 7, "trusted is a number", "true or"),
+        (
+            SMALL + "[[repositories]]\nname = 'a'\nurl = 'http://a'\nkey = '/k'\ntrusted = true\n",
+            8,
+            "without a key",
+            "e",
+        ),
+        (SMALL + "[[repositories]]\nname = 'a'\nurl = 'http://a'\nsuites = ['a b']\n", 7, "'a b' does not", "a suite"),
+        (SMALL + 2 * "[[repositories]]\nname = 'a'\nurl = 'http://a'\n", 8, "'a' is given twice", "a name for each"),
+        (SMALL + "[identity]\nkept = []\n", 5, "'kept' is not a key", "'keep', perhaps"),
+        (SMALL + "[identity]\nkeep = ['etc']\n", 5, "'etc' does not belong", "an absolute path pattern"),
+        (SMALL + "identity = 1\n", 4, "identity is a number", "a table"),
         ('distribution = "debian"\nsuite = "bookworm"\n', 1, "the key 'kernel' is missing", 'kernel = "..."'),
         (SMALL.replace('"bookworm"', "12"), 2, "suite is a number", "a text in double quotes"),
         (SMALL.replace('"bookworm"', '""'), 2, "suite is empty", "a text"),

@@ -6,18 +6,19 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import identity, sources
-from rookery.head.build.builder import SOURCE_DATE, BuiltTree
+from rookery.head.build.apart import PROGRAMS, apart, require
+from rookery.head.build.builder import SOURCE_DATE, BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress
-from rookery.run import RunError, run, which
+from rookery.run import RunError, run
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+COMPONENTS = ("main",)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?([=/][A-Za-z0-9.+:~_-]+)?")
 _HOOKS = Path("/usr/share/mmdebstrap/hooks")
 _MARK = "rookery-step:"
@@ -50,14 +51,8 @@ class DebBuilder:
                 kind=ErrorKind.FORBIDDEN,
                 hint="run the head as root",
             )
-        for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("nsenter", "util-linux")):
-            if which(program) is None:
-                raise RookeryError(
-                    f"building a Debian image needs {program}, which is not installed",
-                    kind=ErrorKind.MISSING,
-                    hint=f"apt install {package}",
-                )
-        for name in (recipe.kernel, *recipe.packages):
+        require({"mmdebstrap": "mmdebstrap", **PROGRAMS}, "building a Debian image")
+        for name in recipe.wanted:
             if not _PACKAGE.fullmatch(name):
                 raise RookeryError(
                     f"{name!r} is not a Debian package name",
@@ -65,22 +60,14 @@ class DebBuilder:
                     hint="expected: a name as in 'openssh-server', 'NAME=VERSION' or 'NAME/SUITE'",
                 )
 
-    def build(
-        self,
-        recipe: Recipe,
-        tree: Path,
-        scratch: Path,
-        on_progress: OnProgress,
-        cancel: threading.Event,
-        network_namespace: str = "",
-    ) -> BuiltTree:
+    def build(self, recipe: Recipe, site: BuildSite) -> BuiltTree:
         """See Builder.build."""
-        meter = _Meter(on_progress)
+        meter = _Meter(site.on_progress)
         try:
             run(
-                [*_namespaces(network_namespace), *_command(recipe, tree, scratch)],
+                [*apart(site.network_namespace), *_command(recipe, site.tree, site.scratch)],
                 on_line=meter.line,
-                cancel=cancel,
+                cancel=site.cancel,
                 env={
                     "SOURCE_DATE_EPOCH": str(SOURCE_DATE),
                     "DEBIAN_FRONTEND": "noninteractive",
@@ -92,24 +79,17 @@ class DebBuilder:
             )
         except RunError as error:
             raise _explained(recipe, meter, error) from error
-        _clean_sources(tree)
-        identity.remove(tree, CLEANED)
-        return BuiltTree(_packages(tree))
-
-
-def _namespaces(network: str) -> list[str]:
-    """Mounts and processes of its own: whatever a maintainer script mounts or leaves running is gone with mmdebstrap,
-    also when that is killed."""
-    entered = ["nsenter", f"--net={network}"] if network else []
-    return [*entered, "unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
+        _clean_sources(site.tree)
+        identity.remove(site.tree, CLEANED)
+        return BuiltTree(_packages(site.tree))
 
 
 def _command(recipe: Recipe, tree: Path, scratch: Path) -> list[str | Path]:
     argv: list[str | Path] = [
         *("mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=minbase"),
         f"--architectures={ARCHITECTURES[recipe.architecture]}",
-        f"--components={','.join(recipe.components)}",
-        f"--include={','.join((recipe.kernel, *recipe.packages))}",
+        f"--components={','.join(recipe.components or COMPONENTS)}",
+        f"--include={','.join(recipe.wanted)}",
         # An image lists what it holds; what it does not list it does not need.
         '--aptopt=APT::Install-Recommends "false"',
         "--dpkgopt=force-unsafe-io",
@@ -128,7 +108,7 @@ def _mirrors(recipe: Recipe, scratch: Path) -> list[str | Path]:
     """mmdebstrap's arguments that say where packages are; none for its default of the distribution."""
     if recipe.mirror:
         return [recipe.mirror]
-    own = sources.own_archives(recipe.distribution, recipe.suite, recipe.components)
+    own = sources.own_archives(recipe.distribution, recipe.suite, recipe.components or COMPONENTS)
     if not own:
         return []
     path = scratch / f"{recipe.distribution}.sources"  # apt on the node knows it by this name
@@ -212,8 +192,9 @@ def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
     text = "\n".join(meter.errors)
     if missing := re.findall(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text):
         names = ", ".join(dict.fromkeys(first or second for first, second in missing))
+        areas = ", ".join(recipe.components or COMPONENTS)
         return RookeryError(
-            f"no package {names} in {recipe.distribution} {recipe.suite} ({', '.join(recipe.components)})",
+            f"no package {names} in {recipe.distribution} {recipe.suite} ({areas})",
             kind=ErrorKind.INVALID,
             details=details,
             hint="correct the recipe's 'packages', or add the archive area to 'components'",

@@ -10,8 +10,10 @@ import fnmatch
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from rookery.head.build.recipe import IdentityRules
 
 # Relative to the root; the last part and those before it may be patterns (fnmatch). A directory goes with all in it.
 REMOVED = (
@@ -25,6 +27,8 @@ REMOVED = (
     "etc/nvme/host*",
     "etc/munge/munge.key",
     "etc/popularity-contest.conf",
+    "etc/udev/rules.d/70-persistent-*.rules",
+    "etc/udev/rules.d/75-persistent-*.rules",
     "var/lib/dbus/machine-id",
     "var/lib/systemd/random-seed",
     "var/lib/systemd/credential.secret",
@@ -61,23 +65,28 @@ REMOVED = (
 _LOGS = "var/log"
 
 
-def neutralise(tree: Path) -> None:
-    """Take everything out of the root `tree` that must not travel. Needs nothing of the image to run."""
-    remove(tree, REMOVED)
+def neutralise(tree: Path, rules: IdentityRules | None = None) -> None:
+    """Take everything out of the root `tree` that must not travel. Needs nothing of the image to run.
+
+    rules: what a recipe wants to keep all the same, and what else is to go.
+    """
+    rules = rules or IdentityRules()
+    keep = tuple(pattern.lstrip("/") for pattern in rules.keep)
+    remove(tree, [*REMOVED, *(pattern.strip("/") for pattern in rules.remove)], keep)
     for path in _below(tree / _LOGS):
         # Programs expect their directories, and make their files again.
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
+        if not stat.S_ISDIR(os.lstat(path).st_mode) and not _kept(tree, path, keep):
             os.unlink(path)
     for path in _below(tree):
         # Python's own compiler does not give the same bytes twice, and the cache is made again where it is missed.
         if os.path.basename(path) == b"__pycache__" and stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path)
-    if stat.S_ISREG(_mode(tree / "etc/resolv.conf")):
-        (tree / "etc/resolv.conf").unlink()  # the head's own, lent to the build
+            _take(tree, path, keep)
+    resolver, machine_id = tree / "etc/resolv.conf", tree / "etc/machine-id"
+    if stat.S_ISREG(_mode(resolver)) and not _kept(tree, os.fsencode(resolver), keep):
+        resolver.unlink()  # the head's own, lent to the build
     # Empty, not absent: systemd then makes an id at boot without taking it for a first boot, which would ask questions
     # on the console and preset all units (machine-id(5), "First Boot Semantics").
-    if stat.S_ISDIR(_mode(tree / "etc")):
-        machine_id = tree / "etc/machine-id"
+    if stat.S_ISDIR(_mode(tree / "etc")) and not _kept(tree, os.fsencode(machine_id), keep):
         machine_id.unlink(missing_ok=True)
         machine_id.touch()
         machine_id.chmod(0o444)
@@ -106,14 +115,36 @@ def settle_times(tree: Path, started: float) -> int:
     return epoch
 
 
-def remove(tree: Path, patterns: Iterable[str]) -> None:
-    """Remove what matches, never leaving `tree`: a symbolic link is removed itself and never followed."""
+def remove(tree: Path, patterns: Iterable[str], keep: Sequence[str] = ()) -> None:
+    """Remove what matches, never leaving `tree`: a symbolic link is removed itself and never followed.
+
+    patterns: relative to the tree, part by part (`var/lib/dhcp/*`). keep: patterns of what stays, with what is above
+    and below it; relative to the tree, a `*` there also stands for a slash.
+    """
     for pattern in patterns:
         for path in _matching(os.fsencode(tree), pattern.split("/")):
-            if stat.S_ISDIR(os.lstat(path).st_mode):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
+            _take(tree, path, keep)
+
+
+def _take(tree: Path, path: bytes, keep: Sequence[str]) -> bool:
+    """Remove what is at `path`; a directory stays when something in it does. Returns whether it is gone."""
+    if _kept(tree, path, keep):
+        return False
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        os.unlink(path)
+        return True
+    if not keep:
+        shutil.rmtree(path)
+        return True
+    gone = [_take(tree, os.path.join(path, name), keep) for name in os.listdir(path)]
+    if all(gone):
+        os.rmdir(path)
+    return all(gone)
+
+
+def _kept(tree: Path, path: bytes, keep: Sequence[str]) -> bool:
+    name = os.fsdecode(os.path.relpath(path, os.fsencode(tree)))
+    return any(fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"{pattern}/*") for pattern in keep)
 
 
 def _matching(directory: bytes, parts: list[str]) -> list[bytes]:

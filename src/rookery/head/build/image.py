@@ -15,11 +15,10 @@ from pathlib import Path
 
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import builder, drivers, identity, kernel, squashfs
+from rookery.head.build import apart, builder, drivers, identity, kernel, squashfs
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress, silent
 from rookery.log import logger
-from rookery.run import which
 
 log = logger(__name__)
 
@@ -60,37 +59,92 @@ def build(
     on_progress: OnProgress = silent,
     cancel: threading.Event | None = None,
     network_namespace: str = "",
+    base: builder.Base = builder.no_base,
 ) -> BuiltImage:
     """Build an image; the same recipe and the same packages give the same bytes.
 
     work: scratch space, which must allow device files and programs (1 GB and more). Every stage looks at `cancel`.
-    network_namespace: path of the one in which package archives are reached; empty: this process's own.
+    network_namespace: path of the one in which package archives are reached; empty: this process's own. base: gives
+    the published image that a reference means, for recipes on top of one.
     A build that fails leaves its root tree, for a look, where the error says (only the last one is kept); a cancelled
     one leaves nothing. Raises RookeryError.
     """
     cancel = cancel or threading.Event()
-    chosen = builder.find(recipe.distribution)
+    chosen = builder.find(recipe.builder)
     chosen.check(recipe)
-    for program, package in _PROGRAMS.items():
-        if which(program) is None:
-            raise RookeryError(
-                f"building an image needs {program}, which is not installed",
-                kind=ErrorKind.MISSING,
-                hint=f"apt install {package}",
-            )
+    require_programs()
     if network_namespace:
         _require_namespace(network_namespace)
+    work.mkdir(parents=True, exist_ok=True)
+    files.require_space(work, SPACE, "building an image")
+    with site(work) as place, _kept_when_failed(place / "tree", work / FAILED):
+        tree, scratch = place / "tree", place / "scratch"
+        scratch.mkdir()
+        started = time.time()
+        built = chosen.build(recipe, builder.BuildSite(tree, scratch, on_progress, cancel, network_namespace, base))
+        shutil.rmtree(scratch)
+        image = finish(tree, place, recipe, built, started, on_progress, cancel)
+        on_progress(Progress("tidying up"))
+        shutil.rmtree(tree)
+        _look(cancel)
+        return image
+
+
+def finish(
+    tree: Path,
+    place: Path,
+    recipe: Recipe,
+    built: builder.BuiltTree,
+    started: float,
+    on_progress: OnProgress = silent,
+    cancel: threading.Event | None = None,
+) -> BuiltImage:
+    """From a root that is there to the files of an image, which are put into the directory `place` (see `site`).
+
+    Takes identities out of `tree` and settles its times, and leaves it there. recipe: its identity rules and its
+    architecture count. started: when work on the tree began, seconds since 1970 (identity.settle_times). Raises
+    RookeryError: `invalid` for a tree without a kernel, `cancelled`.
+    """
+    cancel = cancel or threading.Event()
+    _look(cancel)
+    on_progress(Progress("taking its identity away"))
+    identity.neutralise(tree, recipe.identity)
+    epoch = identity.settle_times(tree, started)
+    _look(cancel)
+    found = kernel.find(tree)
+    shutil.copyfile(found.image, place / KERNEL)
+    on_progress(Progress("packing the drivers", line=found.release))
+    packed = drivers.pack(tree, found, place / DRIVERS, place, epoch, cancel)
+    squashfs.pack(tree, place / ROOT, epoch, on_progress, cancel)
+    notes = built.notes
+    if packed.left_out:
+        notes += (
+            f"{len(packed.left_out)} firmware files did not fit into the drivers ({drivers.FIRMWARE_MOST >> 20} MiB): "
+            + ", ".join(packed.left_out[:10]),
+        )
+    architecture = built.architecture or recipe.architecture
+    return BuiltImage(place / ROOT, place / KERNEL, place / DRIVERS, found.release, architecture, built.packages, notes)
+
+
+@contextlib.contextmanager
+def site(work: Path) -> Iterator[Path]:
+    """A new directory below `work` for one build. It stays when the block ends well, for the files of the image are in
+    it, and goes with all in it otherwise. Raises RookeryError `no-space`."""
     work.mkdir(parents=True, exist_ok=True)
     files.require_space(work, SPACE, "building an image")
     place = Path(tempfile.mkdtemp(dir=work, prefix="build-"))
     # Archives are fetched, and the image's own users work, as others than root.
     place.chmod(0o755)
     try:
-        with _kept_when_failed(place / "tree", work / FAILED):
-            return _build(recipe, chosen, place, on_progress, cancel, network_namespace)
+        yield place
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
+
+
+def require_programs() -> None:
+    """Check for what `finish` runs. Raises RookeryError `missing`, naming the package."""
+    apart.require(_PROGRAMS, "building an image")
 
 
 def _require_namespace(path: str) -> None:
@@ -102,43 +156,6 @@ def _require_namespace(path: str) -> None:
             kind=ErrorKind.INVALID,
             hint="correct 'network_namespace' in the head's configuration, table [build]",
         ) from error
-
-
-def _build(
-    recipe: Recipe,
-    chosen: builder.Builder,
-    place: Path,
-    on_progress: OnProgress,
-    cancel: threading.Event,
-    network_namespace: str,
-) -> BuiltImage:
-    tree, scratch = place / "tree", place / "scratch"
-    scratch.mkdir()
-    started = time.time()
-    built = chosen.build(recipe, tree, scratch, on_progress, cancel, network_namespace)
-    _look(cancel)
-    on_progress(Progress("taking its identity away"))
-    identity.neutralise(tree)
-    epoch = identity.settle_times(tree, started)
-    _look(cancel)
-    found = kernel.find(tree)
-    shutil.copyfile(found.image, place / KERNEL)
-    on_progress(Progress("packing the drivers", line=found.release))
-    packed = drivers.pack(tree, found, place / DRIVERS, scratch, epoch, cancel)
-    squashfs.pack(tree, place / ROOT, epoch, on_progress, cancel)
-    on_progress(Progress("tidying up"))
-    shutil.rmtree(tree)
-    shutil.rmtree(scratch)
-    _look(cancel)
-    notes = built.notes
-    if packed.left_out:
-        notes += (
-            f"{len(packed.left_out)} firmware files did not fit into the drivers ({drivers.FIRMWARE_MOST >> 20} MiB): "
-            + ", ".join(packed.left_out[:10]),
-        )
-    return BuiltImage(
-        place / ROOT, place / KERNEL, place / DRIVERS, found.release, recipe.architecture, built.packages, notes
-    )
 
 
 def _look(cancel: threading.Event) -> None:

@@ -18,6 +18,7 @@ from rookery.head.build import image as builds
 from rookery.head.build import recipe as recipes
 from rookery.head.catalog.rows import Version
 from rookery.head.http import views
+from rookery.head.http.bases import bases
 from rookery.head.http.bodies import answer, body
 from rookery.head.http.operate_head import Wait
 from rookery.head.http.schema import gives, takes
@@ -81,7 +82,9 @@ class _Work:
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
             namespace = self._services.config.build.network_namespace
-            built = builds.build(recipe, self._services.paths.work, on_progress, cancel, namespace)
+            built = builds.build(
+                recipe, self._services.paths.work, on_progress, cancel, namespace, bases(self._services)
+            )
             try:
                 version = self._services.publisher.image(
                     wanted.name, built, wanted.recipe, wanted.tag, on_progress, cancel

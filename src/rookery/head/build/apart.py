@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words to put before a command that must leave nothing behind."""
+
+from __future__ import annotations
+
+from rookery.errors import ErrorKind, RookeryError
+from rookery.run import which
+
+PROGRAMS = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
+
+
+def apart(network: str = "") -> list[str]:
+    """Run the command that follows with mounts and processes of its own: whatever it mounts or leaves running is gone
+    when it ends or is killed, also when the head that started it is killed. Needs root.
+
+    network: path of the network namespace that it works in; empty: that of this process. To be started from a thread
+    that waits for its end, as `run` does: the kernel's signal comes when that thread ends.
+    """
+    entered = ["nsenter", f"--net={network}"] if network else []
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *entered,
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"),
+    ]
+
+
+def require(programs: dict[str, str], what: str) -> None:
+    """Check that programs (name -> Debian package) are installed, `what` for. Raises RookeryError `missing`."""
+    for program, package in programs.items():
+        if which(program) is None:
+            raise RookeryError(
+                f"{what} needs {program}, which is not installed",
+                kind=ErrorKind.MISSING,
+                hint=f"apt install {package}",
+            )
