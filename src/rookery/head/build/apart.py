@@ -9,14 +9,17 @@ from rookery.run import which
 PROGRAMS = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
 
 
-def apart(network: str = "") -> list[str]:
+def apart(network: str = "", mounts: str = "") -> list[str]:
     """Run the command that follows with mounts and processes of its own: whatever it mounts or leaves running is gone
     when it ends or is killed, also when the head that started it is killed. Needs root.
 
-    network: path of the network namespace that it works in; empty: that of this process. To be started from a thread
+    network: path of the network namespace that it works in; mounts: path of the mount namespace whose mounts it sees;
+    empty: that of this process. To be started from a thread
     that waits for its end, as `run` does: the kernel's signal comes when that thread ends.
     """
     entered = ["nsenter", f"--net={network}"] if network else []
+    if mounts:  # the other one first: its path is one of this process's mounts
+        entered += ["nsenter", f"--mount={mounts}"]
     return [
         *("setpriv", "--pdeathsig", "KILL"),
         *entered,
