@@ -92,13 +92,15 @@ class Changes:
 @dataclass(frozen=True)
 class Transfer:
     """How a node's fetch stands: bytes, but `rate` (bytes per second, now), `peers` and `hash_failures` (counts).
-    from_head_http is the part of from_head that came by HTTP."""
+    from_head_http is the part of from_head that came by HTTP; had is the part of done that was there before, or came
+    out of an older version."""
 
     total: int = 0
     done: int = 0
     from_head: int = 0
     from_head_http: int = 0
     from_peers: int = 0
+    had: int = 0
     sent: int = 0
     rate: float = 0.0
     peers: int = 0

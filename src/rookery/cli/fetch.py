@@ -29,6 +29,7 @@ LINE_SECONDS = 5.0
     epilog=examples(
         "rookery fetch 'http://10.0.0.1:8470/fetch/models@3f2a9c01b2d4?ticket=…&key=…' --to /data",
         "rookery fetch 'http://…' --to /data --seed 600 --stats stats.json",
+        "rookery fetch 'http://…' --to /new --have /old/root.squashfs",
         "rookery fetch offer.json --key site.pub --to .",
     ),
 )
@@ -47,24 +48,36 @@ def fetch(
     stats: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a JSON account: seconds, bytes, sources, failures.")
     ] = None,
+    have: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An older version, or anything like it: what it has is not fetched. May be given several times.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     seed: Annotated[float, typer.Option(metavar="SECONDS", help="Go on giving to others afterwards.", min=0)] = 0,
 ) -> None:
     """Fetch a published version, from its swarm and from the head, checked by the site's signature and digests.
 
-    A file keeps its name, a directory gets the name it was published under, an image comes as its files. When it is cut
-    off, the same command goes on where it was.
+    Only what is not here yet is fetched: an older version that stands at the same place, or is named with --have, gives
+    what it has. A file keeps its name, a directory gets the name it was published under, an image comes as its files.
+    When it is cut off, the same command goes on where it was.
     """
     from rookery.node.fetch.offer import fetch_offer  # noqa: PLC0415 - loads the swarm engine
 
     stop = threading.Event()
     with _stopping(stop), _progress() as show:
-        account = fetch_offer(what, to, _key(key), show, stop, seed)
+        account = fetch_offer(what, to, _key(key), show, stop, seed, have or ())
     if stats is not None:
         files.write_atomic(stats.absolute(), (codec.dumps(account, indent=2) + "\n").encode())
     fetched = account.bytes_from_head + account.bytes_from_peers
     line = f"{render.size(account.bytes_total)} in {render.seconds(account.seconds)}, {render.rate(account.rate)}"
-    if account.bytes_had:
-        line += f", {render.size(account.bytes_had)} were there"
+    if account.bytes_filled:
+        line += f", {render.size(account.bytes_filled)} from older versions"
+    if account.bytes_had > account.bytes_filled:
+        line += f", {render.size(account.bytes_had - account.bytes_filled)} were there"
     if fetched:
         line += f"; from {len(account.peers)} peers {render.share(account.bytes_from_peers, fetched)}"
         line += f", from the head {render.share(account.bytes_from_head, fetched)}"

@@ -64,9 +64,7 @@ class Book:
 
     def bitmap(self) -> bytes:
         """The same as bits (BEP 3's order)."""
-        bits = int(self._there.translate(_DIGITS).decode() or "0", 2)
-        length = (self.pieces + 7) // 8
-        return (bits << (length * 8 - self.pieces)).to_bytes(length, "big")
+        return to_bitmap(self._there)
 
     def beat(self) -> None:
         """The way up stands: whoever waits for news is told, and passes it on."""
@@ -108,6 +106,13 @@ class Book:
 
 
 _DIGITS = bytes(48 + bool(value) for value in range(256))
+
+
+def to_bitmap(there: bytes | bytearray) -> bytes:
+    """Bits in BEP 3's order of what has one byte each, 0 or not."""
+    bits = int(there.translate(_DIGITS).decode() or "0", 2)
+    length = (len(there) + 7) // 8
+    return (bits << (length * 8 - len(there))).to_bytes(length, "big")
 
 
 def from_bitmap(bitmap: bytes, pieces: int) -> bytearray:

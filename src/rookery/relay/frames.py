@@ -2,9 +2,10 @@
 """The bytes between two links of the chain.
 
 A child connects to its parent and sends one hello: MAGIC, the length of what follows (4 bytes, big endian), a JSON
-object, and a bitmap of the pieces that it has (bit 7 of byte 0 is piece 0, as in BEP 3). From then on only the parent
-speaks, in frames: a header of 12 bytes (kind, piece, length; each 4 bytes, big endian) and `length` bytes. There is
-nothing to ask for: what the parent has, and the child lacks, is sent as soon as it is there.
+object, and a bitmap of the pieces that it has (bit 7 of byte 0 is piece 0, as in BEP 3); perhaps also one of the blocks
+of 16 KiB that it has, for pieces that are there in part. From then on only the parent speaks, in frames: a header of 12
+bytes (kind, piece, length; each 4 bytes, big endian) and `length` bytes. There is nothing to ask for: what the parent
+has, and the child lacks, is sent as soon as it is there.
 """
 
 from __future__ import annotations
@@ -31,24 +32,26 @@ class Kind(IntEnum):
     """The kinds of frames. PIECE: `piece` and its bytes. BEAT: `piece` is how many pieces the parent has, `length` 0;
     it says that the way up to somebody who has everything stands. WAIT: the same, but that way is broken for now. PAD:
     bytes without meaning, by which the child measures the link. BYE: the parent does not give; the bytes are a reason
-    in UTF-8."""
+    in UTF-8. PART: of `piece`, the blocks that the child did not say it has, one after the other."""
 
     PIECE = 1
     BEAT = 2
     PAD = 3
     BYE = 4
     WAIT = 5
+    PART = 6
 
 
 @dataclass(frozen=True)
 class Greeting:
     """The JSON of a hello. sha256: of the blob. key: of the chain (64 hex digits). stripe, stripes: only pieces whose
-    index is `stripe` modulo `stripes` are wanted."""
+    index is `stripe` modulo `stripes` are wanted. parts: the bitmap of pieces is followed by one of blocks."""
 
     sha256: str
     key: str
     stripe: int = 0
     stripes: int = 1
+    parts: bool = False
 
 
 def hello(greeting: Greeting, bitmap: bytes) -> bytes:
@@ -58,7 +61,8 @@ def hello(greeting: Greeting, bitmap: bytes) -> bytes:
 
 
 def read_hello(connection: socket.socket) -> tuple[Greeting, bytes]:
-    """The hello that comes, and its bitmap. Raises RookeryError `invalid`; OSError as the socket does."""
+    """The hello that comes, and its bitmaps, one after the other. Raises RookeryError `invalid`; OSError as the socket
+    does."""
     start = read_exactly(connection, len(MAGIC) + _LENGTH.size)
     (length,) = _LENGTH.unpack(start[len(MAGIC) :])
     if not start.startswith(MAGIC) or length > MOST_HELLO:

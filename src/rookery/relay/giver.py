@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rookery.log import logger
 from rookery.relay import frames
 from rookery.relay.book import Book, from_bitmap
 from rookery.relay.frames import HEADER, Kind
+from rookery.relay.parts import Parts
 
 log = logger(__name__)
 
@@ -188,7 +190,7 @@ class Giver:
             connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
             greeting, bitmap = frames.read_hello(connection)
             shelf = self._admit(greeting)
-            self._give(connection, shelf, _wanted(shelf, greeting, bitmap))
+            self._give(connection, shelf, _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap))
         except RookeryError as error:
             with contextlib.suppress(OSError):
                 reason = str(error).encode()[:500]
@@ -214,7 +216,7 @@ class Giver:
             shelf.children += 1
             return shelf
 
-    def _give(self, connection: socket.socket, shelf: Shelf, wanted: bytearray) -> None:
+    def _give(self, connection: socket.socket, shelf: Shelf, wanted: bytearray, parts: Parts | None) -> None:
         """Send what is wanted in the order in which it came to us, until the child has it all or goes away."""
         book, left, cursor, beats = shelf.book, sum(wanted), 0, -1
         probe_until, padded, beaten = time.monotonic() + PROBE_SECONDS, 0, 0.0
@@ -223,7 +225,7 @@ class Giver:
                 piece = book.at(cursor)
                 cursor += 1
                 if wanted[piece]:
-                    self.send_piece(connection, shelf, piece)
+                    self.send_piece(connection, shelf, piece, parts.lacking(piece) if parts else [])
                     left -= 1
                     beaten = self._beat(connection, book, beaten)
             if not left:
@@ -250,10 +252,18 @@ class Giver:
         connection.sendall(HEADER.pack(Kind.BEAT if stands else Kind.WAIT, len(book), 0))
         return now
 
-    def send_piece(self, connection: socket.socket, shelf: Shelf, piece: int) -> None:
-        """Send one piece from the file."""
-        place, left = piece * shelf.piece_size, shelf.length(piece)
-        connection.sendall(HEADER.pack(Kind.PIECE, piece, left), socket.MSG_MORE)
+    def send_piece(
+        self, connection: socket.socket, shelf: Shelf, piece: int, spans: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Send one piece from the file, or the spans (offset, length) of it that the child lacks."""
+        kind = Kind.PART if spans else Kind.PIECE
+        spans = spans or [(0, shelf.length(piece))]
+        count = sum(length for _, length in spans)
+        connection.sendall(HEADER.pack(kind, piece, count), socket.MSG_MORE)
+        for offset, length in spans:
+            self._send(connection, shelf, piece * shelf.piece_size + offset, length)
+
+    def _send(self, connection: socket.socket, shelf: Shelf, place: int, left: int) -> None:
         while left:
             count = min(left, self.allowance.slice)
             self.allowance.take(count)
@@ -276,6 +286,13 @@ def _wanted(shelf: Shelf, greeting: frames.Greeting, bitmap: bytes) -> bytearray
     for piece in range(greeting.stripe, shelf.book.pieces, greeting.stripes):
         wanted[piece] = not there[piece]
     return wanted
+
+
+def _parts(shelf: Shelf, greeting: frames.Greeting, bitmap: bytes) -> Parts | None:
+    if not greeting.parts:
+        return None
+    pieces = shelf.book.pieces
+    return Parts.from_bitmap(bitmap[(pieces + 7) // 8 :], pieces, shelf.piece_size, shelf.length)
 
 
 def _listen(address: str, port: int, tries: int) -> socket.socket:

@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.relay import frames
 from rookery.relay.book import Book
 from rookery.relay.frames import HEADER, Greeting, Kind
+from rookery.relay.parts import Parts
 
 CONNECT = 2.0  # s
 SILENT = 2.0  # s without a frame after which a parent is lost: it says something twice a second
@@ -23,6 +24,7 @@ SAMPLE = 0.5  # s at the beginning of a connection in which the link is measured
 
 
 OnPiece = Callable[[int, memoryview], bool]
+OnPart = Callable[[int, memoryview, list[tuple[int, int]]], bool]
 
 
 class GarbageError(RookeryError):
@@ -44,15 +46,26 @@ class Taker:
     """One connection to a parent at `endpoint` (`address:port`), in a thread of its own.
 
     on_piece(piece, data) is called for each piece from that thread; False says that its digest is wrong, and ends the
-    connection. length: bytes of a piece. When it has ended, `error` says why (None: the parent has no more to give).
+    connection. length: bytes of a piece. parts: of which pieces some blocks are there; on_part(piece, data, spans) is
+    called when the others came, and False ends the connection without blame: our own blocks may be the wrong ones. When
+    it has ended, `error` says why (None: the parent has no more to give).
     """
 
     def __init__(
-        self, endpoint: str, greeting: Greeting, book: Book, length: Callable[[int], int], on_piece: OnPiece
+        self,
+        endpoint: str,
+        greeting: Greeting,
+        book: Book,
+        length: Callable[[int], int],
+        on_piece: OnPiece,
+        parts: Parts | None = None,
+        on_part: OnPart | None = None,
     ) -> None:
         self.endpoint, self.taken = endpoint, Taken()
         self.error: RookeryError | None = None
         self._greeting, self._book, self._length, self._on_piece = greeting, book, length, on_piece
+        self._parts = parts.copy() if parts and on_part else None
+        self._on_part = on_part
         self._connection: socket.socket | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="relay-parent", daemon=True)
@@ -88,7 +101,7 @@ class Taker:
     def _take(self, connection: socket.socket) -> None:
         frames.patience(connection, SILENT, CONNECT)
         frames.mark(connection)
-        connection.sendall(frames.hello(self._greeting, self._book.bitmap()))
+        connection.sendall(self._hello())
         room = memoryview(bytearray(max(self._length(0), 1 << 16)))
         head = memoryview(bytearray(HEADER.size))
         began, came = 0.0, 0
@@ -104,7 +117,7 @@ class Taker:
                 if kind == Kind.BEAT:
                     self._book.beat()
                 continue
-            if length > len(room) or kind not in (Kind.PIECE, Kind.PAD, Kind.BYE):
+            if length > len(room) or kind not in (Kind.PIECE, Kind.PART, Kind.PAD, Kind.BYE):
                 raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
             frames.fill(connection, room[:length])
             now = time.monotonic()
@@ -115,6 +128,17 @@ class Taker:
             self._measure(came, now - began)
             if kind == Kind.PIECE:
                 self._piece(piece, room[:length], now)
+            elif kind == Kind.PART and not self._part(piece, room[:length], now):
+                return
+
+    def _hello(self) -> bytes:
+        bitmap = self._book.bitmap()
+        if self._parts is not None:
+            blocks = self._parts.bitmap()
+            if len(bitmap) + len(blocks) < frames.MOST_HELLO // 2:
+                return frames.hello(replace(self._greeting, parts=True), bitmap + blocks)
+            self._parts = None  # a file of a hundred gigabytes: pieces travel whole
+        return frames.hello(self._greeting, bitmap)
 
     def _measure(self, came: int, seconds: float) -> None:
         """The best of the sample counts: a parent that had nothing for a moment is no slow link."""
@@ -130,6 +154,15 @@ class Taker:
         self.taken.pieces += 1
         self.taken.size += len(data)
         self.taken.last = now
+
+    def _part(self, piece: int, data: memoryview, now: float) -> bool:
+        spans = self._parts.lacking(piece) if self._parts and piece < self._book.pieces else []
+        if not spans or self._on_part is None or len(data) != sum(length for _, length in spans):
+            raise GarbageError(f"{self.endpoint} gave a part that was not asked for", kind=ErrorKind.CORRUPT)
+        self.taken.pieces += 1
+        self.taken.size += len(data)
+        self.taken.last = now
+        return self._on_part(piece, data, spans)
 
     def _has_all(self) -> bool:
         step, first = self._greeting.stripes, self._greeting.stripe

@@ -57,7 +57,8 @@ class Blob:
 
     name: file name without a directory. size: bytes. sha256: 64 hex digits of the whole file. info_hash: the torrent's
     v2 info-hash (SHA-256 of the info dictionary, BEP 52; 64 hex digits), or empty for a blob that only HTTP carries.
-    info_hash_v1: its v1 info-hash (SHA-1, BEP 3; 40 hex digits), or empty.
+    info_hash_v1: its v1 info-hash (SHA-1, BEP 3; 40 hex digits), or empty. chunks: SHA-256 of its chunk index
+    (wire/chunks.py; 64 hex digits), or empty for a blob without one.
     """
 
     role: Role
@@ -66,6 +67,7 @@ class Blob:
     sha256: str
     info_hash: str = ""
     info_hash_v1: str = ""
+    chunks: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -75,6 +77,8 @@ class Blob:
             require_sha256(self.info_hash, "v2 info-hash")
         if self.info_hash_v1 and not _SHA1.fullmatch(self.info_hash_v1):
             raise ValueError(f"v1 info-hash: expected 40 hex digits, got {self.info_hash_v1[:80]!r}")
+        if self.chunks:
+            require_sha256(self.chunks, "chunk index")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Transfer:
     from_head: Bytes = 0  # payload received from the head: swarm and HTTP together
     from_head_http: Bytes = 0  # the part of it that came by HTTP
     from_peers: Bytes = 0
+    had: Bytes = 0  # of `done`: was there before, or came out of an older version
     sent: Bytes = 0  # payload given to others
     rate: Annotated[float, Range(0, 1e15)] = 0.0
     peers: Annotated[int, Range(0, 10**6)] = 0

@@ -14,6 +14,7 @@ ORDERS = "/node/orders"  # GET, credential -> Orders
 REPORT = "/node/report"  # POST Report, credential -> Answer
 BLOB = "/blob"  # GET BLOB/{sha256}, credential, Range (RFC 9110)
 TORRENT = "/torrent"  # GET TORRENT/{sha256 of the blob}, credential -> .torrent
+CHUNKS = "/chunks"  # GET CHUNKS/{sha256 of the blob}, credential -> chunk index (FORMAT.md)
 ANNOUNCE = "/announce"  # GET ANNOUNCE/{credential}?info_hash=...: the tracker (BEP 3)
 CHAIN = "/chain"  # POST CHAIN/{sha256 of the blob} Ask, credential -> Place
 FETCH = "/fetch"  # GET FETCH/{image[:tag]}?ticket=...: FetchOffer
@@ -32,3 +33,8 @@ def blob_url(head: str, sha256: str) -> str:
 def torrent_url(head: str, sha256: str) -> str:
     """Where the torrent of a blob is."""
     return f"{head.rstrip('/')}{TORRENT}/{sha256}"
+
+
+def chunks_url(head: str, sha256: str) -> str:
+    """Where the chunk index of a blob is."""
+    return f"{head.rstrip('/')}{CHUNKS}/{sha256}"

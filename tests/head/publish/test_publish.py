@@ -4,6 +4,7 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,20 @@ import pytest
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.image import BuiltImage
+from rookery.head.catalog.rows import Version
 from rookery.head.progress import Progress, silent
+from rookery.head.publish.publish import INDEX_SECONDS
 from rookery.head.publish.verify import verify
 from rookery.node.trust import open_manifest
 from rookery.run import run
-from rookery.wire.manifest import Role, VersionKind
+from rookery.wire.chunks import open_index
+from rookery.wire.manifest import Role, VersionKind, parse_payload
 
 Built = Callable[..., BuiltImage]
+
+
+def digest_of(version: Version, role: Role) -> str:
+    return parse_payload(version.manifest.signed_bytes).blob(role).sha256
 
 
 def names(directory: Path) -> list[str]:
@@ -96,7 +104,9 @@ def test_a_file_and_a_tree(house, tmp_path: Path) -> None:
     assert one.id == two.id
     blob = open_manifest(one.manifest, house.key.public).blob(Role.DATA)
     assert "in/file" in run(["tar", "-tf", house.store.path(blob.sha256)]).stdout.splitlines()
-    assert len(names(house.paths.blobs)) == 4
+    assert len(names(house.paths.blobs)) == 6
+    indexed = open_index(house.store.chunks(blob.sha256).read_bytes(), blob.chunks, blob.sha256)
+    assert indexed.size == blob.size
 
 
 def test_an_empty_file_is_a_version_without_a_torrent(house, tmp_path: Path) -> None:
@@ -199,7 +209,7 @@ def test_a_kill_at_any_stage_leaves_nothing_published(
     after = open_house(house.paths.directory)
     assert after.catalog.images() == ()
     after.publisher.sweep()
-    assert names(house.paths.blobs) == []
+    assert [name for name in names(house.paths.blobs) if not name.endswith(".chunks")] == []
     version = after.publisher.path(source, "data", "latest", silent, after.cancel)
     assert verify(version, after.store, after.key.public, silent, after.cancel) == ()
 
@@ -278,4 +288,18 @@ def test_sweeping_takes_only_what_belongs_to_no_version(house, built: Built, tmp
     assert names(house.paths.blobs) == before
     house.catalog.remove_version(version.id)
     assert len(house.publisher.sweep()) == 3
-    assert names(house.paths.blobs) == []
+    # Of the root, the index: nodes that have it are updated by it.
+    assert names(house.paths.blobs) == [f"{digest_of(version, Role.ROOT)}.chunks"]
+
+
+def test_the_index_of_a_removed_blob_is_forgotten_after_a_year(house, tmp_path: Path) -> None:
+    digests = []
+    for name in ("gone", "kept"):
+        (tmp_path / name).write_bytes(os.urandom(100_000))
+        version = house.publisher.path(tmp_path / name, name, "latest", silent, house.cancel)
+        digests.append(digest_of(version, Role.DATA))
+        past = time.time() - 2 * INDEX_SECONDS
+        os.utime(house.store.chunks(digests[-1]), (past, past))
+    house.catalog.remove_version(house.catalog.resolve("gone").id)
+    house.publisher.sweep()
+    assert [house.store.chunks(digest).exists() for digest in digests] == [False, True]

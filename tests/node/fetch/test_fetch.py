@@ -21,6 +21,7 @@ from nacl.signing import SigningKey
 from rookery import codec
 from rookery.errors import ErrorKind, ErrorRecord, RookeryError
 from rookery.head.progress import silent
+from rookery.head.publish.chunker import Chunker
 from rookery.head.publish.tree import pack
 from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
@@ -32,6 +33,7 @@ from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import Connection, get
 from rookery.node.fetch.swarm import Swarm
 from rookery.wire import routes
+from rookery.wire.chunks import dump
 from rookery.wire.engine import HEAD_QUEUE
 from rookery.wire.manifest import Blob, Manifest, Role, SignedManifest, VersionKind, payload_of, version_id
 from rookery.wire.orders import FetchOffer, SeedPolicy, Source
@@ -113,9 +115,14 @@ class Shelf:
             return Blob(role, name, len(content), digest)
         made = make_torrent(path, name, silent, threading.Event())
         self.files[f"{routes.TORRENT}/{digest}"] = made.torrent
+        chunker = Chunker(len(content))
+        chunker.add(content)
+        index = dump(chunker.index(digest))
+        self.files[f"{routes.CHUNKS}/{digest}"] = index
         if self.seeder is not None:
             self.seeder.add(path, made.torrent)
-        return Blob(role, name, len(content), digest, made.info_hash, made.info_hash_v1)
+        chunks = hashlib.sha256(index).hexdigest()
+        return Blob(role, name, len(content), digest, made.info_hash, made.info_hash_v1, chunks)
 
     def torrent(self, blob: Blob) -> bytes:
         return self.files[f"{routes.TORRENT}/{blob.sha256}"]
@@ -372,6 +379,80 @@ def test_what_is_not_whole_is_not_given(shelf: Shelf, tmp_path: Path) -> None:
         assert caught.value.kind is ErrorKind.CORRUPT
 
 
+# -- older versions
+
+
+def changed(content: bytes) -> bytes:
+    return content[:1_000_000] + b"a new package" + content[1_000_000:]
+
+
+def test_an_update_fetches_what_changed(shelf: Shelf, tmp_path: Path) -> None:
+    old = os.urandom(3_000_000)
+    new, told = changed(old), list[Transfer]()
+    shelf.publish(VersionKind.FILE, shelf.put(old))
+    fetch_offer(shelf.url, tmp_path)
+    shelf.publish(VersionKind.FILE, shelf.put(new))
+    shelf.asked.clear()
+    stats = fetch_offer(shelf.url, tmp_path, on_progress=told.append)
+    assert (tmp_path / "data.bin").read_bytes() == new
+    assert stats.bytes_had == stats.bytes_filled == told[-1].had
+    assert stats.bytes_had + stats.bytes_from_head == len(new)
+    assert 0 < stats.bytes_from_head <= 200_000
+    # The next time nobody has to be asked what this file is made of.
+    assert len([path for path, _ in shelf.asked if path.startswith(routes.CHUNKS)]) == 2
+    shelf.publish(VersionKind.FILE, shelf.put(changed(new)))
+    shelf.asked.clear()
+    assert fetch_offer(shelf.url, tmp_path).bytes_filled > 2_500_000
+    assert len([path for path, _ in shelf.asked if path.startswith(routes.CHUNKS)]) == 1
+
+
+def test_a_file_that_is_named_gives_what_it_has(shelf: Shelf, tmp_path: Path) -> None:
+    old = os.urandom(2_000_000)
+    shelf.put(old)
+    (tmp_path / "elsewhere").write_bytes(old)
+    blob = shelf.put(changed(old))
+    stats = fetch(blob, shelf.torrent(blob), shelf.source, tmp_path / "got", have=[tmp_path / "elsewhere"])
+    assert (tmp_path / "got").read_bytes() == changed(old)
+    assert stats.bytes_filled > 1_700_000
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_same_content_elsewhere_is_not_fetched_at_all(shelf: Shelf, tmp_path: Path) -> None:
+    content = os.urandom(2_000_000)
+    blob = shelf.put(content)
+    (tmp_path / "elsewhere").write_bytes(content)
+    stats = fetch(blob, shelf.torrent(blob), shelf.source, tmp_path / "got", have=[tmp_path / "elsewhere"])
+    assert (stats.bytes_filled, stats.bytes_from_head, stats.bytes_from_peers) == (2_000_000, 0, 0)
+    assert (tmp_path / "got").read_bytes() == content
+
+
+def test_an_older_file_that_has_rotten_costs_what_it_lost(shelf: Shelf, tmp_path: Path) -> None:
+    old = os.urandom(2_000_000)
+    shelf.publish(VersionKind.FILE, shelf.put(old))
+    fetch_offer(shelf.url, tmp_path)
+    rotten = bytearray(old)
+    rotten[500_000] ^= 255
+    (tmp_path / "data.bin").write_bytes(rotten)
+    stats = fetch_offer(shelf.url, tmp_path)  # the same version again
+    assert (tmp_path / "data.bin").read_bytes() == old
+    assert 0 < stats.bytes_from_head <= 131_072
+
+
+@pytest.mark.parametrize("index", [None, b"rubbish"], ids=["no index", "another index"])
+def test_without_a_right_index_everything_is_fetched(shelf: Shelf, tmp_path: Path, index: bytes | None) -> None:
+    old = os.urandom(500_000)
+    shelf.put(old)
+    (tmp_path / "got").write_bytes(old)
+    blob = shelf.put(changed(old))
+    route = f"{routes.CHUNKS}/{blob.sha256}"
+    shelf.files = {path: data for path, data in shelf.files.items() if path != route}
+    if index is not None:
+        shelf.files[route] = index
+    stats = fetch(blob, shelf.torrent(blob), shelf.source, tmp_path / "got")
+    assert (stats.bytes_filled, stats.bytes_from_head) == (0, blob.size)
+    assert (tmp_path / "got").read_bytes() == changed(old)
+
+
 # -- offers
 
 
@@ -380,7 +461,7 @@ def test_a_published_file_is_fetched_by_its_url(shelf: Shelf, tmp_path: Path) ->
     shelf.publish(VersionKind.FILE, shelf.put(content))
     told: list[Transfer] = []
     stats = fetch_offer(shelf.url, tmp_path / "to", on_progress=told.append)
-    assert [path.name for path in (tmp_path / "to").iterdir()] == ["data.bin"]
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == [".data.bin.chunks", "data.bin"]
     assert (tmp_path / "to" / "data.bin").read_bytes() == content
     assert stats.bytes_total == told[-1].done == 500_000
     assert "key" not in shelf.asked[0][0], "the head is not told whom we believe"
@@ -408,7 +489,8 @@ def test_an_image_is_its_three_blobs(shelf: Shelf, tmp_path: Path) -> None:
     offer.write_text(codec.dumps(shelf.publish(VersionKind.IMAGE, root, kernel, drivers)))
     told: list[Transfer] = []
     stats = fetch_offer(str(offer), tmp_path / "to", PUBLIC, told.append)
-    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["drivers.cpio", "root.squashfs", "vmlinuz"]
+    names = sorted(path.name for path in (tmp_path / "to").iterdir())
+    assert names == [".root.squashfs.chunks", "drivers.cpio", "root.squashfs", "vmlinuz"]
     assert stats.bytes_total == told[-1].total == told[-1].done == 400_000 + 600 + 700
     assert [transfer.done for transfer in told] == sorted(transfer.done for transfer in told)
 

@@ -115,6 +115,17 @@ def node_router(services: Services, guard: Guard) -> APIRouter:
             raise RookeryError(f"blob {sha256} has no torrent", kind=ErrorKind.NOT_FOUND) from None
         return Response(content, media_type="application/x-bittorrent")
 
+    @found.get(f"{routes.CHUNKS}/{{sha256}}")
+    async def chunk_index(request: Request, sha256: str) -> Response:
+        # Whoever asks holds the blob, or is about to: an older version's is not of the version that the ticket names.
+        await guard.fetcher(request)
+        path = services.store.chunks(sha256)
+        try:
+            content = await run_in_threadpool(path.read_bytes)
+        except FileNotFoundError:
+            raise RookeryError(f"blob {sha256} has no chunk index here", kind=ErrorKind.NOT_FOUND) from None
+        return Response(content, media_type="application/octet-stream")
+
     @found.get(f"{routes.FETCH}/{{reference}}")
     def fetch(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
         return answer(services.fleet.offer(reference, ticket or bearer(request)))

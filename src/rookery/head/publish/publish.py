@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Version
 from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish import tree
+from rookery.head.publish.chunker import Chunker
 from rookery.head.publish.site import SiteKey, is_signed
 from rookery.head.publish.store import BlobStore
 from rookery.head.publish.verify import info_hash_of
 from rookery.log import logger
+from rookery.wire.chunks import dump
 from rookery.wire.manifest import Blob, Manifest, Role, VersionKind, parse_payload, require_name, version_id
 
 log = logger(__name__)
 
+INDEX_SECONDS = 366 * 86400.0  # for which the chunk index of a removed blob is kept
 # Kernel and drivers are asked for by firmware, which knows only HTTP.
 SWARMED = (Role.ROOT, Role.DATA)
 
@@ -126,13 +131,15 @@ class Publisher:
     def sweep(self) -> tuple[str, ...]:
         """Remove blobs that belong to no version, as a killed publication or a removed image leaves them.
 
-        Returns their digests. Waits for a publication that is under way.
+        Their chunk indexes, a thousandth of them, stay for a year: nodes that still hold such a blob are updated by
+        them. Returns the digests. Waits for a publication that is under way.
         """
         with self._one_at_a_time:
             used = {blob.sha256 for blob in self._blobs()}
             orphans = tuple(digest for digest in self._store.digests() if digest not in used)
             for digest in orphans:
-                self._store.remove(digest)
+                self._store.remove(digest, keep_index=True)
+            self._store.forget_indexes(time.time() - INDEX_SECONDS)
         if orphans:
             log.info("removed %d blobs that belong to no version", len(orphans))
         return orphans
@@ -198,7 +205,8 @@ class Publisher:
         for known in published:
             # Hashed once: the same bytes in another version, or this one again.
             if self._has_torrent(known):
-                return Blob(part.role, part.name, size, digest, known.info_hash, known.info_hash_v1)
+                chunks = self._index(digest, size, on_progress, cancel)
+                return Blob(part.role, part.name, size, digest, known.info_hash, known.info_hash_v1, chunks)
         # A torrent that is gone must come back as manifests name it, and a name in it is of whichever was published
         # first: it may be another one than this part's.
         for name in dict.fromkeys([*(known.name for known in reversed(published)), part.name]):
@@ -206,12 +214,36 @@ class Publisher:
             if made.info_hash in {known.info_hash for known in published}:
                 break
         self._store.put_torrent(digest, made.torrent)
-        return Blob(part.role, part.name, size, digest, made.info_hash, made.info_hash_v1)
+        chunks = self._index(digest, size, on_progress, cancel)
+        return Blob(part.role, part.name, size, digest, made.info_hash, made.info_hash_v1, chunks)
+
+    def _index(self, digest: str, size: int, on_progress: OnProgress, cancel: threading.Event) -> str:
+        """Make the blob's chunk index, unless one that a manifest names is there; its SHA-256."""
+        for known in self._blobs():
+            if known.sha256 == digest and known.chunks and self._has_index(known):
+                return known.chunks
+        chunker, done = Chunker(size), 0
+        with self._store.path(digest).open("rb", buffering=0) as file:
+            while block := file.read(files.BLOCK):
+                if cancel.is_set():
+                    raise RookeryError("publishing was cancelled", kind=ErrorKind.CANCELLED)
+                chunker.add(block)
+                done += len(block)
+                on_progress(Progress("cutting into chunks", done, size, "bytes"))
+        index = dump(chunker.index(digest))
+        self._store.put_chunks(digest, index)
+        return hashlib.sha256(index).hexdigest()
 
     def _has_torrent(self, blob: Blob) -> bool:
         try:
             return info_hash_of(self._store.torrent(blob.sha256).read_bytes()) == blob.info_hash
         except (OSError, ValueError):
+            return False
+
+    def _has_index(self, blob: Blob) -> bool:
+        try:
+            return hashlib.sha256(self._store.chunks(blob.sha256).read_bytes()).hexdigest() == blob.chunks
+        except OSError:
             return False
 
     def _blobs(self) -> Iterator[Blob]:

@@ -30,7 +30,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BlobStore:
-    """A directory of blobs `{sha256}` and their torrents `{sha256}.torrent`. Thread-safe."""
+    """A directory of blobs `{sha256}`, their torrents `{sha256}.torrent` and their chunk indexes `{sha256}.chunks`.
+    Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -46,6 +47,10 @@ class BlobStore:
     def torrent(self, sha256: str) -> Path:
         """Where the blob's torrent is, or would be."""
         return self.path(sha256).with_suffix(".torrent")
+
+    def chunks(self, sha256: str) -> Path:
+        """Where the blob's chunk index is, or would be."""
+        return self.path(sha256).with_suffix(".chunks")
 
     def __contains__(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
@@ -93,10 +98,24 @@ class BlobStore:
         with self._explained(self.torrent(sha256)):
             files.write_atomic(self.torrent(sha256), torrent)
 
-    def remove(self, sha256: str) -> None:
-        """Remove a blob and its torrent, if they are there. Whoever has the file open can go on reading it."""
+    def put_chunks(self, sha256: str, index: bytes) -> None:
+        """Store a blob's chunk index, replacing one that is there. Raises RookeryError `no-space`."""
+        with self._explained(self.chunks(sha256)):
+            files.write_atomic(self.chunks(sha256), index)
+
+    def remove(self, sha256: str, *, keep_index: bool = False) -> None:
+        """Remove a blob, its torrent and its chunk index, if they are there. Whoever has the file open can go on
+        reading it. keep_index: nodes may hold the blob for long, and their next version is filled by its index."""
         self.path(sha256).unlink(missing_ok=True)
         self.torrent(sha256).unlink(missing_ok=True)
+        if not keep_index:
+            self.chunks(sha256).unlink(missing_ok=True)
+
+    def forget_indexes(self, before: float) -> None:
+        """Remove chunk indexes of blobs that are not here, last changed before that time (seconds since 1970)."""
+        for path in self.directory.glob("*.chunks"):
+            if _DIGEST.fullmatch(path.stem) and path.stem not in self and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Path]:
@@ -131,7 +150,8 @@ class BlobStore:
 
     def _remove_leftovers(self) -> None:
         # `.HEX.torrent.XXXX` is what an atomic write of a torrent leaves; it holds no lock, but lasts milliseconds.
-        for path in [*self.directory.glob(f"{_INCOMING}*"), *self.directory.glob(".*.torrent.*")]:
+        patterns = (f"{_INCOMING}*", ".*.torrent.*", ".*.chunks.*")
+        for path in [found for pattern in patterns for found in self.directory.glob(pattern)]:
             with contextlib.suppress(OSError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

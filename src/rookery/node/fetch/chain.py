@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
+from rookery.node.fetch.fill import Start
 from rookery.node.fetch.metainfo import Metainfo
 from rookery.node.fetch.stats import Ledger
 from rookery.node.fetch.swarm import disk_error
@@ -26,7 +27,7 @@ from rookery.node.talk import Head
 from rookery.relay import frames
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
-from rookery.relay.taker import GarbageError, Taker, split
+from rookery.relay.taker import GarbageError, OnPart, Taker, split
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Feed, Place
@@ -41,6 +42,7 @@ HUNGRY = 0.5  # s without a piece after which the head is told
 AGAIN = 0.5  # s between two asks at least
 FORGIVEN = 10.0  # s after which a lost parent may be tried again
 ASK_TIMEOUT = 5.0
+ADVANCE = 0.2  # s of digesting between two looks at the links
 TRIES = 100  # ports above the usual one
 
 
@@ -57,8 +59,8 @@ class Patience:
 class Chain:
     """One blob's place in its chain, from `run` until `close`; it gives all the time.
 
-    part: the file that grows. ledger: gets the account of what came. port: to give at, the next free one is taken.
-    rate: cap on what is given, bytes per second, 0 none.
+    part: the file that grows. ledger: gets the account of what came. start: what is in it already. port: to give at,
+    the next free one is taken. rate: cap on what is given, bytes per second, 0 none.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Chain:
         source: Source,
         part: Path,
         ledger: Ledger,
+        start: Start | None = None,
         *,
         port: int = frames.RELAY_PORT,
         rate: int = 0,
@@ -76,7 +79,9 @@ class Chain:
         self._blob, self._metainfo, self._part, self._ledger = blob, metainfo, part, ledger
         self._port, self._rate, self._patience = port, rate, patience or Patience()
         self._address = urlsplit(source.head).hostname or ""
+        self._start = start or Start.empty(metainfo)
         self.book = Book(metainfo.pieces)
+        self.book.extend(piece for piece, there in enumerate(self._start.pieces) if there)
         self.first_byte: float | None = None  # monotonic seconds
         self._asker = Asker(Head(source.head, source.credential, ASK_TIMEOUT), blob.sha256, self._how_it_stands)
         self._lock = threading.Lock()
@@ -91,7 +96,7 @@ class Chain:
         self._measured: set[str] = set()
         self._unwritten: set[int] = set()
         self._error: RookeryError | None = None
-        self._done = 0
+        self._done = self._start.had + self._start.filled
         self._last = self._asked = 0.0
         self._hash, self._hashed = hashlib.sha256(), 0
 
@@ -113,10 +118,10 @@ class Chain:
     def run(self, tell: OnTransfer, stop: threading.Event) -> bool:
         """Fetch; True when every piece is there, False when the mesh has to go on. Raises RookeryError `cancelled`,
         `no-space`."""
-        place = self._enter(0)
+        place = self._enter(len(self.book))
         if place is None:
             return False
-        self._open(place.key, stop)
+        self._open(place.key)
         self._place, self._asked = place, time.monotonic()
         self._asker.start()
         self._last = self._asked
@@ -194,7 +199,8 @@ class Chain:
 
     def digest(self) -> str:
         """SHA-256 of the whole file, as read back from it; most of it was read while it came."""
-        self._advance()
+        while self._handle >= 0 and self.book.complete and self._hashed < self._metainfo.pieces:
+            self._advance()
         return self._hash.hexdigest() if self._hashed == self._metainfo.pieces else ""
 
     def close(self) -> None:
@@ -210,41 +216,20 @@ class Chain:
 
     # -- the file
 
-    def _open(self, key: str, stop: threading.Event) -> None:
+    def _open(self, key: str) -> None:
         self._handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        size = os.fstat(self._handle).st_size
         os.ftruncate(self._handle, self._metainfo.size)
         self._put(self._part, key)  # children may be there already
-        if size:
-            self._look(stop)
 
     def _put(self, path: Path, key: str) -> None:
         assert self._giver is not None, "_enter() comes first"
         shelf = Shelf(path, self._metainfo.size, self._metainfo.piece_size, self.book, key)
         self._giver.put(self._blob.sha256, shelf)
 
-    def _look(self, stop: threading.Event) -> None:
-        """See which pieces are there from an earlier fetch; holes in the file are not read."""
-        size, place = os.fstat(self._handle).st_size, 0
-        step = self._metainfo.piece_size
-        while place < size and not stop.is_set():
-            try:
-                data_at = os.lseek(self._handle, place, os.SEEK_DATA)
-            except OSError:
-                break
-            piece = data_at // step
-            if piece >= self._metainfo.pieces:
-                break
-            data = os.pread(self._handle, self._metainfo.length(piece), piece * step)
-            if self._metainfo.is_right(piece, data):
-                self.book.add(piece)
-                self._done += len(data)
-            place = (piece + 1) * step
-        self._ledger.had = self._done
-
     def _advance(self) -> None:
-        """Digest what is there without a gap."""
-        while self._hashed < self._metainfo.pieces and self.book.has(self._hashed):
+        """Digest what is there without a gap; not all at once, since a file that was filled is there from the start."""
+        until = time.monotonic() + ADVANCE
+        while time.monotonic() < until and self._hashed < self._metainfo.pieces and self.book.has(self._hashed):
             piece = self._hashed
             length = self._metainfo.length(piece)
             self._hash.update(os.pread(self._handle, length, piece * self._metainfo.piece_size))
@@ -268,19 +253,54 @@ class Chain:
                 return False
             if self.book.has(piece):
                 return True
-            try:
-                os.pwrite(self._handle, data, piece * self._metainfo.piece_size)
-            except OSError as error:
-                error.filename = error.filename or str(self._part)
-                self._error = disk_error(error)
-                raise
-            if self.book.add(piece):
-                with self._lock:
-                    self._done += len(data)
-                self._last = now
+            self._write(piece, data)
+            self._has(piece, now)
             return True
 
         return take
+
+    def _on_part(self, endpoint: str) -> OnPart:
+        address = split(endpoint)[0]
+        of_head = address == self._address
+
+        def take(piece: int, data: memoryview, spans: list[tuple[int, int]]) -> bool:
+            now = time.monotonic()
+            size = self._metainfo.length(piece)
+            whole = memoryview(bytearray(os.pread(self._handle, size, piece * self._metainfo.piece_size).ljust(size)))
+            at = 0
+            for offset, length in spans:
+                whole[offset : offset + length] = data[at : at + length]
+                at += length
+            right = self._metainfo.is_right(piece, whole)
+            with self._lock:
+                self.first_byte = self.first_byte or now
+                self._ledger.block(address, of_head, len(data), now)
+                if right:
+                    self._ledger.fill(size - len(data))
+                else:
+                    # Ours or theirs: who knows. It is asked for whole, from the same parent.
+                    self._ledger.failures += 1
+                    self._start.parts.forget(piece)
+            if right and not self.book.has(piece):
+                self._write(piece, whole)
+                self._has(piece, now)
+            return right
+
+        return take
+
+    def _write(self, piece: int, data: memoryview) -> None:
+        try:
+            os.pwrite(self._handle, data, piece * self._metainfo.piece_size)
+        except OSError as error:
+            error.filename = error.filename or str(self._part)
+            self._error = disk_error(error)
+            raise
+
+    def _has(self, piece: int, now: float) -> None:
+        if self.book.add(piece):
+            with self._lock:
+                self._done += self._metainfo.length(piece)
+            self._last = now
 
     # -- the links
 
@@ -320,7 +340,15 @@ class Chain:
                 self._ask(now, hungry=parent is None)
             return
         greeting = frames.Greeting(self._blob.sha256, self._place.key if self._place else "", *at)
-        self._links[at] = Taker(parent, greeting, self.book, self._metainfo.length, self._on_piece(parent))
+        self._links[at] = Taker(
+            parent,
+            greeting,
+            self.book,
+            self._metainfo.length,
+            self._on_piece(parent),
+            self._start.parts,
+            self._on_part(parent),
+        )
 
     def _note(self, link: Taker, now: float) -> None:
         """A link ended: remember why."""

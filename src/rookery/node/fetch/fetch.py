@@ -2,7 +2,8 @@
 """Fetches one blob: from the swarm, from the head by HTTP where the swarm does not give, and believes only digests.
 
 The file grows under a hidden name beside its final one (`.NAME.part`), which it gets when its SHA-256 is what the
-signed manifest says. What a broken-off fetch left there is looked through and continued.
+signed manifest says. What a broken-off fetch left there is looked through and continued, and what older versions have
+of the new one is copied from them (fill.py).
 """
 
 from __future__ import annotations
@@ -13,24 +14,31 @@ import random
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
+from rookery.log import logger
 from rookery.node.fetch import policy
 from rookery.node.fetch.chain import Chain
+from rookery.node.fetch.fill import Start, fill, look_through
 from rookery.node.fetch.loop import TELL, Loop, OnTransfer, cancelled
-from rookery.node.fetch.metainfo import open_torrent
+from rookery.node.fetch.metainfo import Metainfo, open_torrent
+from rookery.node.fetch.olds import candidates, find, write_sidecar
 from rookery.node.fetch.plain import fetch_plain
 from rookery.node.fetch.policy import Limits
+from rookery.node.fetch.ranges import get
 from rookery.node.fetch.stats import FetchStats, Ledger
-from rookery.node.fetch.swarm import Swarm
+from rookery.node.fetch.swarm import Swarm, disk_error
 from rookery.relay.frames import RELAY_PORT
-from rookery.wire import engine
+from rookery.wire import chunks, engine, routes
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import SeedPolicy, Source
 from rookery.wire.report import Transfer
+
+log = logger(__name__)
 
 
 def part_path(to: Path) -> Path:
@@ -45,16 +53,18 @@ def fetch(
     to: Path,
     on_progress: OnTransfer | None = None,
     stop: threading.Event | None = None,
+    have: Sequence[Path] = (),
 ) -> FetchStats:
     """Make `to` the file that `blob` describes, and return the account of it.
 
     torrent: the bytes of its .torrent (not believed: its v2 info-hash must be the blob's), or empty for a blob that
-    only HTTP carries. A file that is there and right already costs only its digest. on_progress is called about twice a
-    second. Raises RookeryError: `cancelled` when `stop` is set, `no-space`, `corrupt` for a wrong torrent or a head
-    whose copy is bad, `unavailable` when nothing came for two minutes, `unauthorized`, `not-found` as the head says.
-    What was fetched so far stays for the next call.
+    only HTTP carries. have: files that may be older versions, beside the one at `to` (olds.py). A file that is there
+    and right already costs only its digest. on_progress is called about twice a second. Raises RookeryError:
+    `cancelled` when `stop` is set, `no-space`, `corrupt` for a wrong torrent or a head whose copy is bad, `unavailable`
+    when nothing came for two minutes, `unauthorized`, `not-found` as the head says. What was fetched so far stays for
+    the next call.
     """
-    with Fetcher(blob, torrent, source, to, on_progress, stop) as fetcher:
+    with Fetcher(blob, torrent, source, to, on_progress, stop, have=have) as fetcher:
         return fetcher.run()
 
 
@@ -89,8 +99,9 @@ class Fetcher:
     """One fetch, step by step: `run()`, then perhaps `give()`, then `close()` (or leave the `with` block).
 
     Between `run` and `close` it goes on giving: the swarm does not lose a node just because that node is done.
-    Arguments as of `fetch`; port, relay_port: to listen on, the next free ones are taken; rate: cap on what is given,
-    bytes/s; 0: as `source` says.
+    Arguments as of `fetch`; keep: leave a sidecar beside the file, by which the next version is filled from this one;
+    port, relay_port: to listen on, the next free ones are taken; rate: cap on what is given, bytes/s; 0: as `source`
+    says.
     """
 
     def __init__(
@@ -102,6 +113,8 @@ class Fetcher:
         on_progress: OnTransfer | None = None,
         stop: threading.Event | None = None,
         *,
+        have: Sequence[Path] = (),
+        keep: bool = False,
         port: int = engine.NODE_PORT,
         relay_port: int = RELAY_PORT,
         rate: int = 0,
@@ -110,11 +123,13 @@ class Fetcher:
         self._blob, self._torrent, self._source, self._to = blob, torrent, source, to
         self._tell = on_progress or (lambda _transfer: None)
         self._stop = stop or threading.Event()
+        self._have, self._keep = tuple(have), keep
         self._port, self._relay_port = port, relay_port
         self._rate, self._limits = rate or source.rate, limits or Limits()
         self._ledger = Ledger(blob.size)
         self._swarm: Swarm | None = None
         self._chain: Chain | None = None
+        self._index = b""
         self._began = 0.0
 
     def __enter__(self) -> Self:
@@ -145,26 +160,14 @@ class Fetcher:
             files.sync_directory(self._to.parent)
             return self._ledger.stats(seconds=self._elapsed(), verify_seconds=verify_seconds)
         metainfo = open_torrent(self._torrent, self._blob)
+        start = self._prepare(metainfo, part)
         chain = self._chain = Chain(
-            self._blob, metainfo, self._source, part, self._ledger, port=self._relay_port, rate=self._rate
+            self._blob, metainfo, self._source, part, self._ledger, start, port=self._relay_port, rate=self._rate
         )
         whole = chain.run(self._tell, self._stop)
         swarm = self._swarm = Swarm(self._source, self._port, self._rate)
         if not whole:
-            began = len(chain.book) > 0 or chain.running
-            swarm.join(metainfo, part, have=chain.book.have() if began else None)
-            on_whole = chain.pass_on if began else None
-            loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits, on_whole)
-            told = Transfer()
-
-            def tell(transfer: Transfer) -> None:
-                nonlocal told
-                chain.spend(transfer.sent - told.sent)  # relay and mesh have one cap together
-                told = transfer
-                self._tell(transfer)
-
-            loop.run(tell, self._stop)
-            swarm.flush(loop.account)
+            self._mesh(swarm, chain, metainfo, start, part)
         verify_seconds = self._verify(part, chain.digest())
         if whole:
             os.replace(part, self._to)
@@ -172,6 +175,7 @@ class Fetcher:
         else:
             swarm.rename(self._to)
         files.sync_directory(self._to.parent)
+        self._remember()
         counts = swarm.counts()
         sent = counts.sent + chain.sent
         peers = len(swarm.peers()) + chain.links
@@ -183,6 +187,73 @@ class Fetcher:
             sent=sent,
             redundant=counts.redundant,
         )
+
+    def _mesh(self, swarm: Swarm, chain: Chain, metainfo: Metainfo, start: Start, part: Path) -> None:
+        """Go on where the chain ended."""
+        known = any(start.pieces) or any(start.parts.blocks) or chain.running
+        swarm.join(metainfo, part, have=chain.book.have() if known else None, unfinished=start.parts.unfinished())
+        on_whole = None if not known else chain.pass_on if chain.running else _nothing
+        loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits, on_whole)
+        told = Transfer()
+
+        def tell(transfer: Transfer) -> None:
+            nonlocal told
+            chain.spend(transfer.sent - told.sent)  # relay and mesh have one cap together
+            told = transfer
+            self._tell(transfer)
+
+        loop.run(tell, self._stop)
+        swarm.flush(loop.account)
+        ledger = self._ledger
+        if any(start.parts.blocks):  # blocks of which nobody gave any came from older versions
+            ledger.fill(max(self._blob.size - ledger.had - ledger.head_swarm - ledger.head_http - ledger.from_peers, 0))
+
+    def _prepare(self, metainfo: Metainfo, part: Path) -> Start:
+        """Take stock of `part`, and fill it from older versions. What goes wrong with those costs only bytes."""
+        start = Start.empty(metainfo)
+        olds = candidates(self._to, self._have) if self._blob.chunks else ()
+        if not olds and not part.exists():
+            return start
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            look_through(handle, metainfo, start, self._tell_start, self._stop)
+            self._ledger.had = start.had
+            os.ftruncate(handle, metainfo.size)
+            if olds and not all(start.pieces):
+                self._fill(handle, metainfo, olds, start)
+        except OSError as error:
+            error.filename = error.filename or str(part)
+            raise disk_error(error) from error
+        finally:
+            os.close(handle)
+        if self._stop.is_set():
+            raise cancelled(self._blob)
+        return start
+
+    def _fill(self, handle: int, metainfo: Metainfo, olds: Sequence[Path], start: Start) -> None:
+        try:
+            self._index = self._ask(self._blob.sha256)
+            index = chunks.open_index(self._index, self._blob.chunks, self._blob.sha256)
+            found = list(find(olds, self._ask, self._on_bytes))
+        except RookeryError as error:
+            if error.kind is ErrorKind.CANCELLED:
+                raise
+            self._index = b""
+            log.warning("nothing is taken from older versions: %s", error)
+            return
+        fill(handle, metainfo, index, found, start, lambda filled: self._tell_start(start.had + filled), self._stop)
+        self._ledger.had, self._ledger.filled = start.had + start.filled, start.filled
+
+    def _ask(self, sha256: str) -> bytes:
+        return get(routes.chunks_url(self._source.head, sha256), self._source.credential, chunks.MAX_INDEX)
+
+    def _tell_start(self, done: int) -> None:
+        self._ledger.had = done
+        self._tell(self._ledger.transfer(done, 0, 0, time.monotonic()))
+
+    def _remember(self) -> None:
+        if self._keep and self._blob.chunks:
+            write_sidecar(self._to, self._index or chunks.stub(self._blob.sha256, self._blob.size))
 
     def give(self, seconds: float | None, stop: threading.Event | None = None) -> Transfer:
         """Go on giving for some seconds (None: until `stop`), after `run`; what was given."""
@@ -217,11 +288,11 @@ class Fetcher:
         return False
 
     def _digest(self, path: Path) -> str:
-        def on_bytes(_done: int) -> None:
-            if self._stop.is_set():
-                raise cancelled(self._blob)
+        return files.sha256_file(path, self._on_bytes)
 
-        return files.sha256_file(path, on_bytes)
+    def _on_bytes(self, _done: int) -> None:
+        if self._stop.is_set():
+            raise cancelled(self._blob)
 
     def _verify(self, part: Path, found: str = "") -> float:
         """Compare the digest; `found` is one that was already read back from the file."""
@@ -273,6 +344,10 @@ def _give(
             on_progress(Transfer(blob.size, blob.size, sent=sent, rate=rate, peers=len(swarm.peers()) + chain.links))
     sent = swarm.counts().sent + chain.sent
     return Transfer(blob.size, blob.size, sent=sent, peers=len(swarm.peers()) + chain.links)
+
+
+def _nothing(_piece: int) -> None:
+    """Nobody is told of a piece."""
 
 
 def _require_space(part: Path, blob: Blob) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -34,13 +34,14 @@ def fetch_offer(
     on_progress: Callable[[Transfer], None] | None = None,
     stop: threading.Event | None = None,
     seed_seconds: float = 0.0,
+    have: Sequence[Path] = (),
 ) -> FetchStats:
     """Fetch what a head offers into the directory `to`; the account of all its blobs together.
 
     url_or_path: `http://head:port/fetch/NAME[:TAG]?ticket=...&key=<64 hex>`, or a file with a FetchOffer in JSON. key:
     the site's public key (64 hex digits); from the URL's `key` when None. What comes of it: a file under its own name,
     a tree as a directory of the name that it was published under, an image as its three blobs. seed_seconds: how long
-    to go on giving afterwards.
+    to go on giving afterwards. have: files that may be older versions of it.
 
     Raises RookeryError as `fetch`, and `corrupt` for a manifest that the key did not sign, `invalid` without a key,
     `conflict` when a tree is to be unpacked where something is. On `cancelled` nothing half-made has the final name;
@@ -60,7 +61,8 @@ def fetch_offer(
         for blob in manifest.blobs:
             tell = _Summing(before, on_progress)
             torrent = _torrent(offer, blob)
-            fetcher = Fetcher(blob, torrent, offer.source, _target(manifest, blob, to), tell, stop)
+            target, keep = _target(manifest, blob, to), manifest.kind is not VersionKind.TREE
+            fetcher = Fetcher(blob, torrent, offer.source, target, tell, stop, have=have, keep=keep)
             fetchers.append(stack.enter_context(fetcher))
             stats.append(fetcher.run())
             before = tell.latest

@@ -18,13 +18,13 @@ class FetchStats:
 
     seconds: from the call until the file was there, digest checked; verify_seconds: the part of them that the digest
     took. first_byte_seconds: from the call until the first piece came; 0 when none had to. bytes_total: the file's
-    size. bytes_had: of it, there and right before. All `bytes_from_*` are payload that was received: swarm (chain and
-    mesh) and http are the head's two ways of giving, peers maps each other machine's address to what it gave.
-    bytes_failed: those of them that were thrown away because a digest was wrong, so that had + from_head +
-    from_peers - failed = total. bytes_redundant: what came twice, in none of these.
-    bytes_sent: given to others. hash_failures: pieces whose digest was wrong, hash_failures_http: those of them that
-    came from the head by HTTP. banned: addresses that are not asked any more because of it. rate: bytes per second
-    over the whole time.
+    size. bytes_had: of it, there and right before, or taken from older versions; bytes_filled: the latter. All
+    `bytes_from_*` are payload that was received: swarm (chain and mesh) and http are the head's two ways of giving,
+    peers maps each other machine's address to what it gave. bytes_failed: those of them that were thrown away because a
+    digest was wrong, so that had + from_head + from_peers - failed = total. bytes_redundant: what came twice, in none
+    of these. bytes_sent: given to others. hash_failures: pieces whose digest was wrong, hash_failures_http: those of
+    them that came from the head by HTTP. banned: addresses that are not asked any more because of it. rate: bytes per
+    second over the whole time.
     """
 
     seconds: float = 0.0
@@ -32,6 +32,7 @@ class FetchStats:
     first_byte_seconds: float = 0.0
     bytes_total: int = 0
     bytes_had: int = 0
+    bytes_filled: int = 0
     bytes_from_head: int = 0
     bytes_from_head_swarm: int = 0
     bytes_from_head_http: int = 0
@@ -61,6 +62,7 @@ def add(many: Iterable[FetchStats]) -> FetchStats:
         first_byte_seconds=next((one.first_byte_seconds for one in stats if one.first_byte_seconds), 0.0),
         bytes_total=sum(one.bytes_total for one in stats),
         bytes_had=sum(one.bytes_had for one in stats),
+        bytes_filled=sum(one.bytes_filled for one in stats),
         bytes_from_head=sum(one.bytes_from_head for one in stats),
         bytes_from_head_swarm=sum(one.bytes_from_head_swarm for one in stats),
         bytes_from_head_http=sum(one.bytes_from_head_http for one in stats),
@@ -84,6 +86,7 @@ def add_transfers(first: Transfer, second: Transfer) -> Transfer:
         from_head=first.from_head + second.from_head,
         from_head_http=first.from_head_http + second.from_head_http,
         from_peers=first.from_peers + second.from_peers,
+        had=first.had + second.had,
         sent=first.sent + second.sent,
         rate=second.rate,
         peers=second.peers,
@@ -97,6 +100,7 @@ class Ledger:
     def __init__(self, total: int) -> None:
         self.total = total
         self.had = 0
+        self.filled = 0  # the part of it that came out of older versions
         self.head_swarm = 0
         self.head_http = 0
         self.peers: dict[str, int] = {}
@@ -119,6 +123,11 @@ class Ledger:
             self.peers[address] = self.peers.get(address, 0) + size
         self._count(size, now)
 
+    def fill(self, size: int) -> None:
+        """`size` bytes came out of older versions."""
+        self.had += size
+        self.filled += size
+
     def http(self, size: int, now: float) -> None:
         """`size` bytes of right pieces came from the head by HTTP."""
         self.head_http += size
@@ -140,6 +149,7 @@ class Ledger:
             from_head=self.head_swarm + self.head_http,
             from_head_http=self.head_http,
             from_peers=self.from_peers,
+            had=self.had,
             sent=sent,
             rate=self.rate(now),
             peers=peers,
@@ -163,6 +173,7 @@ class Ledger:
             first_byte_seconds=first_byte_seconds,
             bytes_total=self.total,
             bytes_had=self.had,
+            bytes_filled=self.filled,
             bytes_from_head=self.head_swarm + self.head_http,
             bytes_from_head_swarm=self.head_swarm,
             bytes_from_head_http=self.head_http,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,16 @@ class Swarm:
         self._metainfo: Metainfo | None = None
         self._looking = True  # through the file, before anything is fetched
 
-    def join(self, metainfo: Metainfo, path: Path, complete: bool = False, have: Sequence[bool] | None = None) -> None:
+    def join(
+        self,
+        metainfo: Metainfo,
+        path: Path,
+        complete: bool = False,
+        have: Sequence[bool] | None = None,
+        unfinished: Mapping[int, Sequence[bool]] | None = None,
+    ) -> None:
         """Begin to fetch into `path`, or with `complete` to give it. have: which pieces are there and right; what is
-        there is looked through first when it is not given."""
+        there is looked through first when it is not given. unfinished: blocks that are there of other pieces."""
         params = metainfo.parameters()
         params.save_path, params.renamed_files = str(path.parent), {0: path.name}
         params.trackers, params.peers = [self._announce], list(self._seeders) if not complete else []
@@ -125,6 +132,7 @@ class Swarm:
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         if have is not None:
             params.have_pieces = list(have)
+            params.unfinished_pieces = {piece: list(blocks) for piece, blocks in (unfinished or {}).items()}
         self._metainfo = metainfo
         self._handle = self._session.add_torrent(params)
 
