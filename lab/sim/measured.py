@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.sim.swarm import Case, run
-from rookery.head.swarm.torrent import piece_size
+from rookery.head.publish.pieces import piece_size
 
 BUSY = 80.0  # percent of all cores from which on the processor is part of a measured result
 FITTED = 16  # nodes: rows of up to so many give the delay, larger ones are predictions

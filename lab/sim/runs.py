@@ -15,7 +15,7 @@ from lab.sim import bounds
 from lab.sim.fabric import Fabric
 from lab.sim.policy import STRIPES
 from lab.sim.swarm import Case, Faults, arrivals, chain_only, run
-from rookery.head.swarm.torrent import MOST_PIECES, piece_size
+from rookery.head.publish.pieces import MOST_PIECES, piece_size
 
 Row = dict[str, Any]
 

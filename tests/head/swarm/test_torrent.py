@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+import random
 import threading
 from pathlib import Path
 from typing import Any
 
 import libtorrent as lt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import Progress, silent
-from rookery.head.swarm.torrent import LARGEST_PIECE, MOST_PIECES, SMALLEST_PIECE, make_torrent, piece_size
+from rookery.head.publish.pieces import LARGEST_PIECE, MOST_PIECES, SMALLEST_PIECE, PieceDigester, piece_size
+from rookery.head.swarm.torrent import make_torrent
 
 
 @given(st.integers(1, 1 << 45))
@@ -38,6 +40,49 @@ def test_a_torrent_is_hybrid_private_and_names_one_file(tmp_path: Path) -> None:
     assert entry[b"info"][b"name"] == b"root.squashfs"
     assert list(entry[b"info"][b"file tree"]) == [b"root.squashfs"]
     assert b"announce" not in entry
+
+
+def by_libtorrent(path: Path, name: str) -> bytes:
+    """The torrent as libtorrent's own maker writes it."""
+    size = path.stat().st_size
+    maker = lt.create_torrent([lt.create_file_entry(path.name, size)], piece_size(size))
+    maker.set_priv(True)
+    lt.set_piece_hashes(maker, str(path.parent))
+    entry: Any = maker.generate()
+    info = entry[b"info"]
+    (described,) = info[b"file tree"].values()
+    info[b"name"] = name.encode()
+    info[b"file tree"] = {name.encode(): described}
+    for varying in (b"creation date", b"created by"):
+        entry.pop(varying, None)
+    found: bytes = lt.bencode(entry)
+    return found
+
+
+SIZES = [1, 16384, 16385, 65535, 65536, 65537, 5 * 65536, 1_000_000, MOST_PIECES * SMALLEST_PIECE + 70_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_what_libtorrent_would_make(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "blob"
+    with path.open("wb") as file:  # sparse: the largest is half a gigabyte
+        file.write(random.Random(size).randbytes(min(size, 300_000)))
+        file.truncate(size)
+    assert make_torrent(path, "data.bin", silent, threading.Event()).torrent == by_libtorrent(path, "data.bin")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 200_000), st.lists(st.integers(1, 70_000), min_size=1, max_size=8))
+def test_how_the_bytes_come_does_not_show(size: int, steps: list[int]) -> None:
+    data = random.Random(size).randbytes(size)
+    in_steps, place = PieceDigester(size), 0
+    while place < size:
+        step = steps[place % len(steps)]
+        in_steps.add(data[place : place + step])
+        place += step
+    at_once = PieceDigester(size)
+    at_once.add(data)
+    assert in_steps.digests() == at_once.digests()
 
 
 def test_the_same_bytes_and_name_make_the_same_torrent_wherever_they_lie(tmp_path: Path) -> None:

@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Version
 from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish import tree
-from rookery.head.publish.chunker import Chunker
+from rookery.head.publish.pieces import Digester, PieceDigests
 from rookery.head.publish.site import SiteKey, is_signed
 from rookery.head.publish.store import BlobStore
 from rookery.head.publish.verify import info_hash_of
@@ -47,8 +46,8 @@ class MadeTorrent:
     info_hash_v1: str
 
 
-# (file, the name it has for people, progress, cancel) -> torrent. Made by head/swarm/torrent.py.
-TorrentMaker = Callable[[Path, str, OnProgress, threading.Event], MadeTorrent]
+# (file, the name it has for people, progress, cancel, digests) -> torrent. Made by head/swarm/torrent.py.
+TorrentMaker = Callable[[Path, str, OnProgress, threading.Event, PieceDigests | None], MadeTorrent]
 
 
 @dataclass(frozen=True)
@@ -197,40 +196,53 @@ class Publisher:
                     log.info("the manifest of %s@%s is signed anew", image.name, known.id[:12])
 
     def _bring(self, part: _Part, brought: list[str], on_progress: OnProgress, cancel: threading.Event) -> Blob:
-        digest, size = self._store.put(part.path, on_progress, cancel, move=part.ours)
+        swarmed = part.role in SWARMED
+        digester = Digester(_size(part.path)) if swarmed else None
+        digest, size = self._store.put(
+            part.path, on_progress, cancel, move=part.ours, also=digester.add if digester else None
+        )
         brought.append(digest)
-        if part.role not in SWARMED or size == 0:  # a torrent cannot carry nothing
+        if digester is None or size == 0:  # a torrent cannot carry nothing
             return Blob(part.role, part.name, size, digest)
+        if not digester.right:
+            raise RookeryError(
+                f"{part.path} changed while it was read",
+                kind=ErrorKind.INVALID,
+                hint="publish it again when nothing writes to it any more",
+            )
         published = [known for known in self._blobs() if known.sha256 == digest and known.info_hash]
+        torrent = self._torrent(part, digest, published, digester.pieces(), on_progress, cancel)
+        return Blob(part.role, part.name, size, digest, *torrent, self._index(digest, published, digester))
+
+    def _torrent(
+        self,
+        part: _Part,
+        digest: str,
+        published: list[Blob],
+        digests: PieceDigests,
+        on_progress: OnProgress,
+        cancel: threading.Event,
+    ) -> tuple[str, str]:
+        """See that the blob's torrent is stored; its info-hashes, v2 and v1."""
         for known in published:
-            # Hashed once: the same bytes in another version, or this one again.
+            # The same bytes in another version, or this one again.
             if self._has_torrent(known):
-                chunks = self._index(digest, size, on_progress, cancel)
-                return Blob(part.role, part.name, size, digest, known.info_hash, known.info_hash_v1, chunks)
+                return known.info_hash, known.info_hash_v1
         # A torrent that is gone must come back as manifests name it, and a name in it is of whichever was published
         # first: it may be another one than this part's.
         for name in dict.fromkeys([*(known.name for known in reversed(published)), part.name]):
-            made = self._make_torrent(self._store.path(digest), name, on_progress, cancel)
+            made = self._make_torrent(self._store.path(digest), name, on_progress, cancel, digests)
             if made.info_hash in {known.info_hash for known in published}:
                 break
         self._store.put_torrent(digest, made.torrent)
-        chunks = self._index(digest, size, on_progress, cancel)
-        return Blob(part.role, part.name, size, digest, made.info_hash, made.info_hash_v1, chunks)
+        return made.info_hash, made.info_hash_v1
 
-    def _index(self, digest: str, size: int, on_progress: OnProgress, cancel: threading.Event) -> str:
-        """Make the blob's chunk index, unless one that a manifest names is there; its SHA-256."""
-        for known in self._blobs():
-            if known.sha256 == digest and known.chunks and self._has_index(known):
+    def _index(self, digest: str, published: list[Blob], digester: Digester) -> str:
+        """See that the blob's chunk index is stored; its SHA-256."""
+        for known in published:
+            if known.chunks and self._has_index(known):
                 return known.chunks
-        chunker, done = Chunker(size), 0
-        with self._store.path(digest).open("rb", buffering=0) as file:
-            while block := file.read(files.BLOCK):
-                if cancel.is_set():
-                    raise RookeryError("publishing was cancelled", kind=ErrorKind.CANCELLED)
-                chunker.add(block)
-                done += len(block)
-                on_progress(Progress("cutting into chunks", done, size, "bytes"))
-        index = dump(chunker.index(digest))
+        index = dump(digester.index(digest))
         self._store.put_chunks(digest, index)
         return hashlib.sha256(index).hexdigest()
 
@@ -260,6 +272,14 @@ class Publisher:
             yield
         finally:
             self._one_at_a_time.release()
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 when there is none: the store says what is wrong with it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 @contextlib.contextmanager

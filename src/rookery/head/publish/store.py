@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +26,7 @@ from rookery.head.progress import OnProgress, Progress, silent
 STAGE = "storing"
 _INCOMING = ".incoming-"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+OnBytes = Callable[[bytes], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,12 +67,14 @@ class BlobStore:
         cancel: threading.Event | None = None,
         *,
         move: bool = False,
+        also: OnBytes | None = None,
     ) -> tuple[str, int]:
         """Take a file in; returns its SHA-256 (64 hex digits) and its size in bytes.
 
         The bytes are copied, since whoever has the file may go on changing it; with `move` the file is the store's from
         now on, and on the same file system it is only renamed. A blob that is there already, and good, stays as it is;
-        one that is not good any more is replaced. Reports bytes.
+        one that is not good any more is replaced. also: is given all bytes in order, so that the file need not be read
+        again. Reports bytes.
         Raises RookeryError: `not-found`, `invalid` (no file), `no-space`, `cancelled`; the store is then as before.
         """
         cancel = cancel or threading.Event()
@@ -80,12 +83,12 @@ class BlobStore:
                 kind = ErrorKind.INVALID if path.exists() else ErrorKind.NOT_FOUND
                 raise RookeryError(f"{path} is not a file", kind=kind)
             if move and path.stat().st_dev == self.directory.stat().st_dev:
-                return self._rename(path, on_progress, cancel)
+                return self._rename(path, on_progress, cancel, also)
             size = path.stat().st_size
             files.require_space(self.directory, size, f"the blob of {path.name}")
             with self.incoming() as temporary:
                 with path.open("rb") as source, temporary.open("r+b") as target:
-                    digest, size = _copy(source, target, size, on_progress, cancel)
+                    digest, size = _copy(source, target, size, on_progress, cancel, also)
                     target.flush()
                     os.fsync(target.fileno())
                 self._settle(temporary, digest)
@@ -131,9 +134,11 @@ class BlobStore:
                 os.unlink(name)
             os.close(handle)
 
-    def _rename(self, path: Path, on_progress: OnProgress, cancel: threading.Event) -> tuple[str, int]:
+    def _rename(
+        self, path: Path, on_progress: OnProgress, cancel: threading.Event, also: OnBytes | None
+    ) -> tuple[str, int]:
         with path.open("rb") as source:
-            digest, size = _copy(source, None, path.stat().st_size, on_progress, cancel)
+            digest, size = _copy(source, None, path.stat().st_size, on_progress, cancel, also)
             os.fsync(source.fileno())
         self._settle(path, digest)
         path.unlink(missing_ok=True)
@@ -173,7 +178,12 @@ class BlobStore:
 
 
 def _copy(
-    source: BinaryIO, target: BinaryIO | None, size: int, on_progress: OnProgress, cancel: threading.Event
+    source: BinaryIO,
+    target: BinaryIO | None,
+    size: int,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    also: OnBytes | None,
 ) -> tuple[str, int]:
     """Read `source` to its end, into `target` if there is one; returns (SHA-256, bytes)."""
     digest, done = hashlib.sha256(), 0
@@ -181,6 +191,8 @@ def _copy(
         if cancel.is_set():
             raise RookeryError("publishing was cancelled", kind=ErrorKind.CANCELLED)
         digest.update(block)
+        if also is not None:
+            also(block)
         if target is not None:
             target.write(block)
         done += len(block)

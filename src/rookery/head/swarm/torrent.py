@@ -17,73 +17,65 @@ from typing import Any
 
 import libtorrent as lt
 
+from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import OnProgress, Progress
+from rookery.head.publish.pieces import PieceDigester, PieceDigests
 from rookery.head.publish.publish import MadeTorrent
 from rookery.wire.manifest import require_sha256
 
-SMALLEST_PIECE = 64 * 1024
-LARGEST_PIECE = 16 << 20
-MOST_PIECES = 8192
 STAGE = "hashing pieces"
 
 
-def piece_size(size: int) -> int:
-    """Bytes per piece for a blob of `size` bytes: the smallest power of two that makes at most 8,192 pieces.
+def make_torrent(
+    path: Path,
+    name: str,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    digests: PieceDigests | None = None,
+) -> MadeTorrent:
+    """The torrent of the file `path`, whose one file is called `name`.
 
-    Small pieces let nodes trade early (16 nodes: 15.5 s with 64 KiB against 16.2 s with 256 KiB, slices 12.7 against
-    21.4), and a store-and-forward swarm of N nodes cannot be faster than 1 + log2(N) / pieces. The bound keeps the
-    torrent itself below half a megabyte, since every node downloads it from the head.
+    The same bytes and name make the same torrent, byte for byte. digests: of the file; it is read when they are not
+    given, and `on_progress` called about a hundred times then, in bytes. Raises RookeryError: `cancelled` soon after
+    `cancel` is set, `not-found`, `invalid` for an empty file (a torrent cannot carry nothing), `failed` when reading
+    fails.
     """
-    pieces = SMALLEST_PIECE
-    while pieces < LARGEST_PIECE and size > pieces * MOST_PIECES:
-        pieces *= 2
-    return pieces
-
-
-def make_torrent(path: Path, name: str, on_progress: OnProgress, cancel: threading.Event) -> MadeTorrent:
-    """Hash the file `path` into a torrent whose one file is called `name`.
-
-    The same bytes and name make the same torrent, byte for byte. `on_progress` is called about a hundred times, in
-    bytes. Raises RookeryError: `cancelled` soon after `cancel` is set, `not-found`, `invalid` for an empty file (a
-    torrent cannot carry nothing), `failed` when reading fails.
-    """
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise RookeryError(f"there is no file {path}", kind=ErrorKind.NOT_FOUND) from None
-    if size == 0:
+    found = digests or _digest(path, name, on_progress, cancel)
+    if found.size == 0:
         raise RookeryError(f"{name} is empty: there is nothing to make a torrent of", kind=ErrorKind.INVALID)
-    entry = _hash(path, size, on_progress, cancel)
-    # The blob lies under its digest; the torrent carries the name that it has for people.
-    info = entry[b"info"]
-    tree = info[b"file tree"]
-    (described,) = tree.values()
-    info[b"name"] = name.encode()
-    info[b"file tree"] = {name.encode(): described}
-    for varying in (b"creation date", b"created by"):
-        entry.pop(varying, None)
+    described = {b"length": found.size, b"pieces root": found.root}
+    info = {
+        # The blob lies under its digest; the torrent carries the name that it has for people.
+        b"file tree": {name.encode(): {b"": described}},
+        b"length": found.size,
+        b"meta version": 2,
+        b"name": name.encode(),
+        b"piece length": found.piece_size,
+        b"pieces": found.v1,
+        b"private": 1,
+    }
+    layers = {found.root: found.layer} if found.size > found.piece_size else {}
+    entry: dict[bytes, Any] = {b"info": info, b"piece layers": layers}
     torrent: bytes = lt.bencode(entry)
     hashes = lt.load_torrent_buffer(torrent).info_hashes
     return MadeTorrent(torrent, require_sha256(str(hashes.v2), "v2 info-hash"), str(hashes.v1))
 
 
-def _hash(path: Path, size: int, on_progress: OnProgress, cancel: threading.Event) -> dict[bytes, Any]:
-    maker = lt.create_torrent([lt.create_file_entry(path.name, size)], piece_size(size))
-    maker.set_priv(True)
-    pieces = maker.num_pieces()
-    step = max(pieces // 100, 1)
-
-    def on_piece(piece: int) -> None:
-        if cancel.is_set():
-            raise RookeryError(f"hashing {path.name} was cancelled", kind=ErrorKind.CANCELLED)
-        if (piece + 1) % step == 0 or piece + 1 == pieces:
-            on_progress(Progress(STAGE, min((piece + 1) * maker.piece_length(), size), size, "bytes"))
-
+def _digest(path: Path, name: str, on_progress: OnProgress, cancel: threading.Event) -> PieceDigests:
     try:
-        # With a callback the interpreter's lock is given up between pieces: the head goes on answering meanwhile.
-        lt.set_piece_hashes(maker, str(path.parent), on_piece)
-    except RuntimeError as error:
-        raise RookeryError(f"reading {path} failed: {error}", kind=ErrorKind.FAILED) from error
-    entry: dict[bytes, Any] = maker.generate()
-    return entry
+        size = path.stat().st_size
+        digester, told, step = PieceDigester(size), 0, max(size // 100, files.BLOCK // 8)
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(min(step, files.BLOCK)):
+                if cancel.is_set():
+                    raise RookeryError(f"hashing {name} was cancelled", kind=ErrorKind.CANCELLED)
+                digester.add(block)
+                if digester.seen - told >= step or digester.seen == size:
+                    told = digester.seen
+                    on_progress(Progress(STAGE, told, size, "bytes"))
+    except FileNotFoundError:
+        raise RookeryError(f"there is no file {path}", kind=ErrorKind.NOT_FOUND) from None
+    except OSError as error:
+        raise RookeryError(f"reading {path} failed: {error.strerror}", kind=ErrorKind.FAILED) from error
+    return digester.digests()

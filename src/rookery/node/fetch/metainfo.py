@@ -7,13 +7,13 @@ nobody's word and is thrown away.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import libtorrent as lt
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.wire import merkle
 from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob
 
@@ -43,10 +43,10 @@ class Metainfo:
         """Whether `data` is that piece."""
         if len(data) != self.length(piece):
             return False
-        leaves = [hashlib.sha256(data[place : place + BLOCK]).digest() for place in range(0, len(data), BLOCK)]
+        leaves = merkle.leaves(data)
         # A file of one piece has the root over just its own blocks; elsewhere a piece is filled up with zero leaves.
-        width = _power_of_two(len(leaves)) if self.pieces == 1 else self.piece_size // BLOCK
-        return _root(leaves, width, bytes(32)) == self.digests[piece]
+        width = merkle.power_of_two(len(leaves)) if self.pieces == 1 else self.piece_size // BLOCK
+        return merkle.root(leaves, width) == self.digests[piece]
 
     def parameters(self) -> lt.add_torrent_params:
         """What libtorrent needs to add it, with everything removed that the info-hash does not cover."""
@@ -85,22 +85,7 @@ def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
             f"the torrent of {blob.name} has {size} bytes, the manifest {blob.size}", kind=ErrorKind.CORRUPT
         )
     digests = tuple(joined[place : place + 32] for place in range(0, len(joined), 32))
-    empty = _root([], piece_size // BLOCK, bytes(32))
-    if _root(list(digests), _power_of_two(len(digests)), empty) != root:
+    empty = merkle.root([], piece_size // BLOCK)
+    if merkle.root(list(digests), merkle.power_of_two(len(digests)), empty) != root:
         raise RookeryError(f"the piece digests in the torrent of {blob.name} are wrong", kind=ErrorKind.CORRUPT)
     return Metainfo(torrent, size, piece_size, digests)
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << max(count - 1, 0).bit_length()
-
-
-def _root(nodes: list[bytes], width: int, filler: bytes) -> bytes:
-    """The root of a binary SHA-256 tree over `width` nodes (a power of two), those that are missing being `filler`."""
-    while width > 1:
-        if len(nodes) % 2:
-            nodes.append(filler)
-        nodes = [hashlib.sha256(nodes[at] + nodes[at + 1]).digest() for at in range(0, len(nodes), 2)]
-        filler = hashlib.sha256(filler + filler).digest()
-        width //= 2
-    return nodes[0] if nodes else filler
