@@ -11,7 +11,10 @@ import typer
 from rookery.cli.main import EXIT_CODES, app
 from rookery.errors import ErrorKind
 
-LISTINGS = ("node list", "node show", "image list", "image show", "status", "events", "doctor", "ticket", "version")
+LISTINGS = (
+    *("node list", "node show", "image list", "image show", "image history", "image gc"),
+    *("status", "events", "doctor", "ticket", "version"),
+)
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -72,6 +75,7 @@ def test_commands_of_the_readme_are_there() -> None:
     assert {
         "init", "serve", "doctor", "fetch", "publish", "deploy", "status", "watch", "events", "version", "ticket",
         "dhcp snippet", "image build", "image list", "image show", "image verify", "image rm", "image tag",
+        "image history", "image rollback", "image gc",
         "node add", "node set",
         "node list", "node show", "node rm", "node rename", "seeding stop",
     } == set(IDS)  # fmt: skip

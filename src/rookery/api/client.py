@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from rookery import codec
-from rookery.api import routes
+from rookery.api import routes, versions
 from rookery.api.types import (
     AddNodes,
     Build,
@@ -154,6 +154,18 @@ class Client:
     def tag(self, name: str, tag: str, version: str) -> Version:
         """Let `name:tag` be this version."""
         return self._call(Version, "POST", _path(routes.TAGS, name=name), body=SetTag(tag, version))
+
+    def history(self, name: str) -> versions.History:
+        """An image's versions and what its tags meant."""
+        return self._call(versions.History, "GET", _path(routes.HISTORY, name=name))
+
+    def roll_back(self, name: str, rollback: versions.Rollback) -> versions.RolledBack:
+        """Let a tag go back."""
+        return self._call(versions.RolledBack, "POST", _path(routes.ROLLBACKS, name=name), body=rollback)
+
+    def collect(self, collect: versions.Collect) -> versions.Collected:
+        """Remove the versions that nobody needs, or with dry_run only say which."""
+        return self._call(versions.Collected, "POST", routes.COLLECTIONS, body=collect)
 
     def build(self, build: Build) -> Job:
         """Start building an image."""

@@ -15,6 +15,9 @@ EVENTS = f"{PREFIX}/events"  # GET ?after=&wait=&subject=&limit= -> Events; wait
 IMAGES = f"{PREFIX}/images"  # GET -> Images
 IMAGE = f"{PREFIX}/images/{{name}}"  # GET -> Image; DELETE ?version= -> Removed
 VERSION = f"{PREFIX}/versions/{{reference}}"  # GET `name[:tag]`, `name@id` or an id -> VersionDetails
+HISTORY = f"{PREFIX}/images/{{name}}/history"  # GET -> History
+ROLLBACKS = f"{PREFIX}/images/{{name}}/rollbacks"  # POST Rollback -> RolledBack
+COLLECTIONS = f"{PREFIX}/collections"  # POST Collect -> Collected
 TAGS = f"{PREFIX}/images/{{name}}/tags"  # POST SetTag -> Version
 BUILDS = f"{PREFIX}/builds"  # POST Build -> Job
 PUBLICATIONS = f"{PREFIX}/publications"  # POST Publish -> Job

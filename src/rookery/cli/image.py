@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -134,13 +135,35 @@ def show(
         console.print(details.recipe.rstrip(), markup=False)
 
 
-@app.command("verify", epilog=examples("rookery image verify base", "rookery image verify base:testing --json"))
+@app.command(
+    "verify",
+    epilog=examples(
+        "rookery image verify base", "rookery image verify base:testing --json", "rookery image verify --all"
+    ),
+)
 @speaks_to_head
-def verify(client: Client, reference: Reference, as_json: Json = False) -> None:
-    """Read a stored version and check it: its signature, the digest of each file, its torrents.
+def verify(
+    client: Client,
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME[:TAG]]", help="NAME, NAME:TAG, NAME@ID or an ID.", autocompletion=complete.references
+        ),
+    ] = "",
+    every: Annotated[bool, flag("--all", help="Every version of every image.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read a stored version, or all of them, and check: its signature, the digest of each file, what lies beside it.
 
     Exits with 8 when something is wrong. Publishing the same content again repairs it.
     """
+    if bool(reference) is every:
+        raise RookeryError(
+            "name a version or give --all", kind=ErrorKind.INVALID, hint="rookery image verify base, or --all"
+        )
+    if every:
+        _verify_all(client, as_json=as_json)
+        return
     job = jobs.outcome(client, lambda: client.verify(types.Verify(reference)))
     if as_json:
         render.show_json(job)
@@ -149,6 +172,33 @@ def verify(client: Client, reference: Reference, as_json: Json = False) -> None:
     if not as_json:
         version = client.version(job.version).version
         render.out().print(f"{job.subject}@{render.short(version.id)} is as it was published", markup=False)
+
+
+def _verify_all(client: Client, *, as_json: bool) -> None:
+    """Verify version after version; what is wrong with one does not keep the next from being looked at."""
+    versions = [version for image in client.images().images for version in image.versions]
+    done, damaged = [], []
+    for version in versions:
+        reference = f"{version.image}@{version.id}"
+        job = jobs.outcome(client, functools.partial(client.verify, types.Verify(reference)))
+        if job.state is types.JobState.CANCELLED:
+            raise RookeryError("verifying was cancelled", kind=ErrorKind.CANCELLED)
+        done.append(job)
+        shown = f"{version.image}@{render.short(version.id)}"
+        if job.error is not None:
+            damaged += [f"{job.error.message}:", *(f"  {line}" for line in job.error.details.splitlines())]
+        if not as_json:
+            told = job.error.message if job.error else f"{shown} is as it was published"
+            render.out().print(told, markup=False)
+    if as_json:
+        render.show_json(types.Jobs(tuple(done)))
+    if failed := [job for job in done if job.error is not None]:
+        raise RookeryError(
+            f"{len(failed)} of {len(done)} versions are damaged",
+            kind=ErrorKind.CORRUPT,
+            details="\n".join(damaged),
+            hint=next((job.error.hint for job in failed if job.error), ""),
+        )
 
 
 @app.command("tag", epilog=examples("rookery image tag base stable latest", "rookery image tag base stable 3f2a9c01"))

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from rookery import __version__
-from rookery.cli import deploy, dhcp, doctor, events, fetch, image, init, node, publish, serve, status, version
+from rookery.cli import (
+    deploy,
+    dhcp,
+    doctor,
+    events,
+    fetch,
+    image,
+    image_versions,
+    init,
+    node,
+    publish,
+    serve,
+    status,
+    version,
+)
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, ErrorRecord, record_of
 
@@ -79,6 +93,7 @@ for commands in (
     version.app,
 ):
     app.add_typer(commands)
+image.app.add_typer(image_versions.app)
 app.add_typer(image.app, name="image")
 app.add_typer(node.app, name="node")
 app.add_typer(deploy.seeding, name="seeding")

@@ -16,6 +16,9 @@ GET /api/v1/events
 GET /api/v1/head
 GET /api/v1/images
 GET /api/v1/images/{name}
+GET /api/v1/images/{name}/history
+POST /api/v1/images/{name}/rollbacks
+POST /api/v1/collections
 DELETE /api/v1/images/{name}
 POST /api/v1/images/{name}/tags
 GET /api/v1/jobs

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 
 from rookery import __version__
-from rookery.api import types
+from rookery.api import types, versions
 from rookery.head.http import (
     announce,
     chain,
@@ -19,6 +19,7 @@ from rookery.head.http import (
     operate_images,
     operate_jobs,
     operate_nodes,
+    operate_versions,
     problems,
     schema,
 )
@@ -36,6 +37,8 @@ _TAKEN = (
     types.Publish,
     types.Verify,
     types.NewTicket,
+    versions.Rollback,
+    versions.Collect,
 )
 _GIVEN = (
     types.Head,
@@ -49,6 +52,9 @@ _GIVEN = (
     types.VersionDetails,
     types.Jobs,
     types.Ticket,
+    versions.History,
+    versions.RolledBack,
+    versions.Collected,
 )
 
 
@@ -67,7 +73,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(chain.router(services, guard, racks))
     # HTTPBearer stands in the OpenAPI document; the guard does the checking.
     operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])
-    for part in (operate_head, operate_nodes, operate_images, operate_jobs):
+    for part in (operate_head, operate_nodes, operate_images, operate_jobs, operate_versions):
         operator.include_router(part.router(services))
     app.include_router(operator)
 

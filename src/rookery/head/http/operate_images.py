@@ -69,7 +69,7 @@ class _Images:
         else:
             removed = self._catalog.remove_image(name)
         self._published.removed(removed)
-        self._services.publisher.sweep()
+        self._services.publisher.sweep(wait=False)
         ids = tuple(dict.fromkeys(row.id for row in removed))
         self._catalog.add_event(f"image:{name}", "removed", f"removed {', '.join(row[:12] for row in ids)}")
         return types.Removed(ids), {blob.sha256 for row in removed for blob in views.manifest(row).blobs}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rookery.head.catalog.catalog import Catalog
@@ -14,6 +14,7 @@ from rookery.head.fleet.fleet import Fleet
 from rookery.head.http.blobs import Sent
 from rookery.head.http.published import Published
 from rookery.head.jobs import Jobs
+from rookery.head.publish.holds import Holds
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
@@ -28,6 +29,7 @@ class Services:
 
     url: where nodes reach it. address: its IPv4 address. started_at: seconds since 1970. agents: SHA-256 -> agent cpio.
     sent: what went out by HTTP. nodes_changed: called after the operator changed names, MACs or addresses.
+    holds: the versions that jobs read now.
     """
 
     config: Config
@@ -49,3 +51,4 @@ class Services:
     published: Published
     sent: Sent
     nodes_changed: Callable[[], None]
+    holds: Holds = field(default_factory=Holds)

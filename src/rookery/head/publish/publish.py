@@ -66,6 +66,7 @@ class Publisher:
     def __init__(self, store: BlobStore, key: SiteKey, catalog: Catalog, make_torrent: TorrentMaker) -> None:
         self._store, self._key, self._catalog, self._make_torrent = store, key, catalog, make_torrent
         self._one_at_a_time = threading.Lock()
+        self._sweep_later = False
 
     def image(
         self,
@@ -127,21 +128,30 @@ class Publisher:
                 part = _Part(Role.DATA, "tree.tar", archive, ours=True)
             return self._publish(name, (part,), describe, tag, "", {}, on_progress, cancel)
 
-    def sweep(self) -> tuple[str, ...]:
+    def sweep(self, *, wait: bool = True) -> tuple[str, ...]:
         """Remove blobs that belong to no version, as a killed publication or a removed image leaves them.
 
-        Their chunk indexes, a thousandth of them, stay for a year: nodes that still hold such a blob are updated by
-        them. Returns the digests. Waits for a publication that is under way.
+                self._store.remove(digest, keep_index=True)
+            self._store.forget_indexes(time.time() - INDEX_SECONDS)
+        finally:
+            self._one_at_a_time.release()
         """
-        with self._one_at_a_time:
+        self._sweep_later = True
+        if not self._one_at_a_time.acquire(blocking=wait):
+            return ()
+        try:
+            self._sweep_later = False
             used = {blob.sha256 for blob in self._blobs()}
             orphans = tuple(digest for digest in self._store.digests() if digest not in used)
             for digest in orphans:
                 self._store.remove(digest, keep_index=True)
             self._store.forget_indexes(time.time() - INDEX_SECONDS)
+        finally:
+            self._one_at_a_time.release()
         if orphans:
             log.info("removed %d blobs that belong to no version", len(orphans))
-        return orphans
+        # Somebody found this sweep in the way, when it had looked already.
+        return orphans + (self.sweep(wait=False) if self._sweep_later else ())
 
     def _publish(
         self,
@@ -170,7 +180,7 @@ class Publisher:
                 id=manifest.version,
                 image=name,
                 kind=manifest.kind,
-                published_at=float(manifest.created),
+                published_at=time.time(),
                 size=sum(blob.size for blob in blobs),
                 manifest=signed,
                 recipe=recipe,
@@ -272,6 +282,8 @@ class Publisher:
             yield
         finally:
             self._one_at_a_time.release()
+            if self._sweep_later:
+                self.sweep(wait=False)
 
 
 def _size(path: Path) -> int:

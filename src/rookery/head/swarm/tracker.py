@@ -244,6 +244,15 @@ class Tracker:
                 for member in [member for member in swarm.members.values() if member.peer.address == address]:
                     _drop(swarm, member.peer.peer_id)
 
+    def present(self, info_hash: str, now: float) -> int:
+        """How many are in a swarm who have announced themselves lately, without the head's seeders; unknown: none."""
+        with self._lock:
+            swarm = self._swarms.get(bytes.fromhex(info_hash)[:20])
+            if swarm is None:
+                return 0
+            _sweep(swarm, now)
+            return len(swarm.members)
+
     def members(self, info_hash: str) -> tuple[Peer, ...]:
         """Who is in a swarm (by v2 or v1 info-hash, hex), without the head's seeders; unknown: nobody."""
         with self._lock:

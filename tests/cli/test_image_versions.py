@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Versions from the command line, against a real head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The first start packs the agent, which takes its time on a busy machine.
+pytestmark = pytest.mark.timeout(600)
+
+
+def publish(operate: Any, path: Path, data: bytes, name: str) -> str:
+    path.write_bytes(data)
+    done = operate("publish", str(path), "--as", name, "--json")
+    assert done.code == 0, done.err
+    return str(json.loads(done.out)["version"])
+
+
+def test_history_rollback_and_gc(operate: Any, tmp_path: Path) -> None:
+    one, two, three = (publish(operate, tmp_path / "data", data, "base") for data in (b"1", b"22", b"333"))
+    shown = operate("image", "history", "base").out.splitlines()
+    assert [line.split()[0] for line in shown[1:]] == [three[:12], two[:12], one[:12]]
+    assert "(latest)" in shown[2]
+    assert "other data" in shown[1]
+    assert len(operate("image", "history", "base", "--limit", "1").out.splitlines()) == 2
+
+    back = operate("image", "rollback", "base")
+    assert (back.code, back.out.startswith(f"base:latest is version {two[:12]}")) == (0, True)
+    assert json.loads(operate("image", "rollback", "base", "--to", one[:8], "--json").out)["version"]["id"] == one
+    nothing = operate("image", "rollback", "base")
+    assert (nothing.code, "nothing to go back to" in nothing.err, "--to VERSION" in nothing.err) == (4, True, True)
+    assert operate("image", "rollback", "base", "--tag", "stable").code == 3
+
+    # 'publish' made tickets for all of them.
+    kept = json.loads(operate("image", "gc", "--dry-run", "--json").out)
+    assert kept["going"] == []
+    assert {item["reason"] for item in kept["staying"]} == {"tagged latest", "somebody holds a ticket for it"}
+
+
+def test_gc_asks_first(operate: Any, running: Any, tmp_path: Path) -> None:
+    from rookery.api.types import JobState, Publish
+    from rookery.cli.connection import connect
+
+    with connect(running.directory) as client:
+        for data in (b"old", b"new"):
+            (tmp_path / "file").write_bytes(data)
+            job = client.publish(Publish(str(tmp_path / "file"), "unasked"))
+            while job.ended_at is None:
+                job = client.job(job.id, after=job.revision, wait=10)
+            assert job.state is JobState.DONE
+    asked = operate("image", "gc")
+    assert (asked.code, "Nobody is there to answer" in asked.err, " goes" in asked.out) == (2, True, True)
+    assert len(json.loads(operate("image", "history", "unasked", "--json").out)["entries"]) == 2
+    done = operate("image", "gc", "-y")
+    assert (done.code, "removed 1 version" in done.out) == (0, True)
+    assert "nothing to remove" in operate("image", "gc").err
+
+
+def test_verify_all(operate: Any, running: Any, tmp_path: Path) -> None:
+    publish(operate, tmp_path / "good", b"good", "good")
+    version = publish(operate, tmp_path / "bad", b"bad!", "bad")
+    assert operate("image", "verify", "--all").code == 0
+    (blob,) = json.loads(operate("image", "show", f"bad@{version}", "--json").out)["version"]["blobs"]
+    path = running.directory / "blobs" / blob["sha256"]
+    path.chmod(0o600)
+    path.write_bytes(b"BAD!")
+    done = operate("image", "verify", "--all")
+    assert done.code == 8
+    assert "1 of " in done.err
+    assert "is damaged: its bytes have another digest" in done.err
+    assert f"bad@{version[:12]} is damaged" in done.out
+    good = [line for line in done.out.splitlines() if line.startswith("good@")]
+    assert good[0].endswith("is as it was published")
+    for words in ((), ("base", "--all")):
+        assert operate("image", "verify", *words).code == 2
