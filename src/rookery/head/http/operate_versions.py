@@ -104,11 +104,9 @@ class _Versions:
         return found
 
     def _size(self, sha256: str) -> int:
-        """Bytes of a blob's file and of those beside it."""
-        total = 0
-        for path in self._services.store.directory.glob(f"{sha256}*"):
-            total += path.stat().st_size
-        return total
+        """Bytes of a blob's file and its torrent."""
+        store = self._services.store
+        return sum(path.stat().st_size for path in (store.path(sha256), store.torrent(sha256)) if path.is_file())
 
 
 def _blobs(rows: Iterable[Version]) -> set[str]:

@@ -131,10 +131,9 @@ class Publisher:
     def sweep(self, *, wait: bool = True) -> tuple[str, ...]:
         """Remove blobs that belong to no version, as a killed publication or a removed image leaves them.
 
-                self._store.remove(digest, keep_index=True)
-            self._store.forget_indexes(time.time() - INDEX_SECONDS)
-        finally:
-            self._one_at_a_time.release()
+        Their chunk indexes, a thousandth of them, stay for a year: nodes that still hold such a blob are updated by
+        them. Returns the digests. Waits for a publication that is under way; or, without `wait`, leaves it to that
+        one's end and returns nothing.
         """
         self._sweep_later = True
         if not self._one_at_a_time.acquire(blocking=wait):
