@@ -13,12 +13,13 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rookery.errors import ErrorKind, RookeryError
 
@@ -122,13 +123,14 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     grace: float = 5.0,
+    inherit: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command in a process group of its own and end the whole group on leaving the block.
 
     The group gets SIGTERM, then SIGKILL after `grace` seconds. Raises RookeryError of kind `missing` when the program
     is not there.
     """
-    child = start(argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env)
+    child = start(argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, inherit=inherit)
     try:
         yield child
     finally:
@@ -147,13 +149,27 @@ def start(
     stderr: int | IO[bytes] | None = subprocess.DEVNULL,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    inherit: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own; the caller ends it with `end`. Prefer `spawn`."""
+    """Start a command in a process group of its own; the caller ends it with `end`. Prefer `spawn`.
+
+    inherit: file descriptors that it gets beside the three."""
     words = [str(word) for word in argv]
+    return _begin(
+        words,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        env=environment(env),
+        start_new_session=True,
+        pass_fds=tuple(inherit),
+    )
+
+
+def _begin(words: list[str], *, cwd: Path | None = None, **how: Any) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
-            words, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=environment(env), start_new_session=True
-        )
+        return subprocess.Popen(words, cwd=cwd, **how)
     except FileNotFoundError as error:
         if cwd is not None and not cwd.is_dir():
             raise RookeryError(f"no directory {cwd} to run {words[0]} in", kind=ErrorKind.NOT_FOUND) from error
@@ -164,6 +180,30 @@ def start(
         ) from error
     except PermissionError as error:
         raise RookeryError(f"not allowed to run {words[0]}", kind=ErrorKind.FORBIDDEN) from error
+
+
+def foreground(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, inherit: Sequence[int] = ()) -> int:
+    """Run a command for the user: on our own terminal, in our process group, with our standard input and outputs.
+
+    Returns its exit code, 128 + N when it was ended by signal N. Ctrl-C on a terminal is for the command, which decides
+    what to do; otherwise the signal ends the command, by SIGKILL, and KeyboardInterrupt is raised. inherit: file
+    descriptors that the command gets too. To be called in the main thread. Raises RookeryError of kind `missing`.
+    """
+    words = [str(word) for word in argv]
+    of_terminal = sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    before = signal.getsignal(signal.SIGINT)
+    if of_terminal:
+        signal.signal(signal.SIGINT, lambda *_: None)  # a handler of ours; the command itself starts with the default
+    try:
+        with _begin(words, env=environment(env), pass_fds=tuple(inherit)) as child:
+            try:
+                code = child.wait()
+            except BaseException:
+                child.kill()
+                raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return 128 - code if code < 0 else code
 
 
 def end(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:

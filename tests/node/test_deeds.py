@@ -36,6 +36,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.mkdir()
     monkeypatch.setattr(places, "NEW_ROOT", path)
     monkeypatch.setattr(places, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(places, "SETTLED", tmp_path / "settled")
     return path
 
 

@@ -13,6 +13,7 @@ import httpx
 
 from rookery import codec
 from rookery.api import routes, versions
+from rookery.api.trees import Capture, OpenTree, PublishTree, Tree, Trees
 from rookery.api.types import (
     AddNodes,
     Build,
@@ -178,6 +179,30 @@ class Client:
     def verify(self, verify: Verify) -> Job:
         """Start reading a version and checking it; the job fails with kind `corrupt` when something is wrong."""
         return self._call(Job, "POST", routes.VERIFICATIONS, body=verify)
+
+    def trees(self) -> Trees:
+        """All working trees."""
+        return self._call(Trees, "GET", routes.TREES)
+
+    def tree(self, name: str) -> Tree:
+        """One working tree."""
+        return self._call(Tree, "GET", _path(routes.TREE, name=name))
+
+    def open_tree(self, wanted: OpenTree) -> Job:
+        """Start opening an image as a working tree."""
+        return self._call(Job, "POST", routes.TREES, body=wanted)
+
+    def publish_tree(self, wanted: PublishTree) -> Job:
+        """Start publishing a working tree."""
+        return self._call(Job, "POST", routes.TREE_PUBLICATIONS, body=wanted)
+
+    def close_tree(self, name: str) -> Removed:
+        """Remove a working tree."""
+        return self._call(Removed, "DELETE", _path(routes.TREE, name=name))
+
+    def capture(self, wanted: Capture) -> Job:
+        """Start copying a running machine into a working tree."""
+        return self._call(Job, "POST", routes.CAPTURES, body=wanted)
 
     def jobs(self) -> Jobs:
         """Running jobs and the last finished ones."""

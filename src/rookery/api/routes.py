@@ -25,3 +25,7 @@ VERIFICATIONS = f"{PREFIX}/verifications"  # POST Verify -> Job
 JOBS = f"{PREFIX}/jobs"  # GET -> Jobs
 JOB = f"{PREFIX}/jobs/{{id}}"  # GET ?after=&wait= -> Job; DELETE cancels -> Job
 TICKETS = f"{PREFIX}/tickets"  # POST NewTicket -> Ticket
+TREES = f"{PREFIX}/trees"  # GET -> Trees; POST OpenTree -> Job
+TREE = f"{PREFIX}/trees/{{name}}"  # GET -> Tree; DELETE -> Removed
+TREE_PUBLICATIONS = f"{PREFIX}/tree-publications"  # POST PublishTree -> Job
+CAPTURES = f"{PREFIX}/captures"  # POST Capture -> Job

@@ -48,6 +48,15 @@ def images(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def trees(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of images that have a working tree."""
+    try:
+        with _client(ctx) as client:
+            return [tree.name for tree in client.trees().trees if tree.name.startswith(incomplete)]
+    except RookeryError:
+        return []
+
+
 def references(ctx: typer.Context, incomplete: str) -> list[str]:
     """`name:tag` of every tagged version."""
     try:

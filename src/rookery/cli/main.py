@@ -19,6 +19,8 @@ from rookery.cli import (
     events,
     fetch,
     image,
+    image_capture,
+    image_trees,
     image_versions,
     init,
     node,
@@ -93,7 +95,8 @@ for commands in (
     version.app,
 ):
     app.add_typer(commands)
-image.app.add_typer(image_versions.app)
+for commands in (image_versions.app, image_trees.app, image_capture.app):
+    image.app.add_typer(commands)
 app.add_typer(image.app, name="image")
 app.add_typer(node.app, name="node")
 app.add_typer(deploy.seeding, name="seeding")

@@ -185,8 +185,18 @@ class Paths:
 
     @property
     def work(self) -> Path:
-        """Scratch space of builds and publishing; emptied at start."""
+        """Scratch space of builds and publishing; emptied at start, but for `trees`."""
         return self.directory / "work"
+
+    @property
+    def trees(self) -> Path:
+        """Working trees: `trees/{image}/root`. On the same file system as the scratch space."""
+        return self.work / "trees"
+
+    @property
+    def known_hosts(self) -> Path:
+        """Host keys of machines that were captured with --accept-new."""
+        return self.directory / "known_hosts"
 
 
 def require_location(text: str) -> str:

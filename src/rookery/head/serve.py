@@ -45,6 +45,7 @@ from rookery.head.swarm.planner import Planner
 from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
 from rookery.head.swarm.tracker import Tracker
+from rookery.head.trees import trees
 from rookery.log import logger
 from rookery.relay.taker import join
 
@@ -133,7 +134,7 @@ def _ports(config: Config, paths: Paths, address: str) -> Iterator[_Sockets]:
 def _start(stack: contextlib.ExitStack, config: Config, paths: Paths, address: str) -> Services:
     """Start every part but HTTP; `stack` stops them."""
     started_at = time.time()
-    _empty(paths.work)
+    _empty(paths)
     key = SiteKey.load(paths)
     catalog = Catalog.open(database_url(config, paths))
     stack.callback(catalog.close)
@@ -191,10 +192,13 @@ def _start(stack: contextlib.ExitStack, config: Config, paths: Paths, address: s
     )
 
 
-def _empty(work: Path) -> None:
-    """What a killed head left in its scratch space is nobody's."""
-    work.mkdir(exist_ok=True)
-    for path in work.iterdir():
+def _empty(paths: Paths) -> None:
+    """What a killed head left in its scratch space is nobody's; working trees are somebody's."""
+    paths.work.mkdir(exist_ok=True)
+    trees.sweep(paths.trees)
+    for path in paths.work.iterdir():
+        if path == paths.trees:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

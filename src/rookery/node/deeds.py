@@ -230,7 +230,14 @@ def _write(_traveller: Traveller, action: Action) -> str:
     # As strict as the file: what is secret in /root/.ssh should not be listed either.
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755 if action.mode & 0o077 else 0o700)
     files.write_atomic(path, action.text.encode(), action.mode)
+    _remember(action)
     return ""
+
+
+def _remember(action: Action) -> None:
+    """Note that this file is of the node: a capture of this machine takes the image's own in its place."""
+    with places.SETTLED.open("a") as file:
+        file.write(f"{action.subject}\n")
 
 
 def _link(_traveller: Traveller, action: Action) -> str:
@@ -238,6 +245,7 @@ def _link(_traveller: Traveller, action: Action) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         path.symlink_to(action.text)
+        _remember(action)
     return ""
 
 

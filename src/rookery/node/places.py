@@ -19,6 +19,7 @@ INIT = STATE / "init"  # the image's init, for process 1 to hand over to
 CRASH = STATE / "crash.json"  # how the journey's process ended, for the next one to report
 FAULT = STATE / "fault"  # where it was then, in its own words
 STEP = STATE / "step"
+SETTLED = STATE / "settled"  # paths of what was written into the image's root, one a line
 HANDOVER = STATE / "handover.json"
 TORRENT = STATE / "root.torrent"
 SEQUENCE = STATE / "sequence"

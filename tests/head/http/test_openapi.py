@@ -36,6 +36,12 @@ GET /api/v1/status
 POST /api/v1/stop-seeding
 POST /api/v1/tickets
 POST /api/v1/verifications
+GET /api/v1/trees
+POST /api/v1/trees
+GET /api/v1/trees/{name}
+DELETE /api/v1/trees/{name}
+POST /api/v1/tree-publications
+POST /api/v1/captures
 GET /api/v1/versions/{reference}
 GET /blob/{sha256}
 GET /boot/agent/{sha256}

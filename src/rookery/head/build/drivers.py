@@ -90,6 +90,7 @@ def pack(tree: Path, kernel: Kernel, destination: Path, scratch: Path, epoch: in
     with files.scratch_directory(scratch, "drivers-") as staged:
         chosen = modules.closure(modules.read(kernel.modules), WANTED)
         target = staged / "lib/modules" / kernel.release
+        target.mkdir(parents=True)  # also for a kernel that has everything built in
         for path in chosen:
             _stage_module(kernel.modules / path, target / path)
         for name in _TABLES:

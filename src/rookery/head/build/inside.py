@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs programs inside a root tree: for a recipe's steps, and for a person who works on an image.
+"""Runs programs inside a root tree: for a recipe's steps, and for a person who works on an image (trees/enter.py).
 
-`chrooted` and `contained` only make the words of a command, to be given to `run.run`, or to `os.execvp` where a
-person's terminal belongs to it. Whatever runs so has processes and mounts of its own, which are gone with it, also when
+`chrooted` only makes the words of a command, to be given to `run.run`, or to `run.foreground` where a person's terminal
+belongs to it. Whatever runs so has processes and mounts of its own, which are gone with it, also when
 it is killed: nothing of them is ever seen by the head.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.apart import apart
-from rookery.run import Completed, run, which
+from rookery.run import Completed, run
 
 # What a program inside is told of its surroundings, and nothing else of the head's but its proxies.
 PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -32,12 +32,13 @@ STAGE = "/run/rookery"  # where `stage` is seen inside
 _ELSEWHERE = re.compile(r"/proc/([0-9]+)/root(/.*)")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
-# Words: root, the directory to show at STAGE (may be empty), then the command. Runs in namespaces of its own, so that
+# Words: root, the directory to show at STAGE (may be empty), what to lend a root whose resolv.conf is no link (may be
+# empty), then the command. Runs in namespaces of its own, so that
 # there is nothing to take down. A link in the place of a mount point is refused: it would lead into the head.
 _SETUP = r"""
 set -eu
-root=$1 stage=$2
-shift 2
+root=$1 stage=$2 lent=$3
+shift 3
 for name in proc sys dev run etc; do
     if [ -L "$root/$name" ]; then echo "/$name of this root is a symbolic link" >&2; exit 125; fi
     [ -d "$root/$name" ] || mkdir "$root/$name"
@@ -81,9 +82,9 @@ if [ -e /etc/resolv.conf ]; then
             mkdir -p "$root${target%/*}"
             cat /etc/resolv.conf >"$root$target"
         fi
-    else
+    elif [ -n "$lent" ]; then
         [ -e "$root/etc/resolv.conf" ] || : >"$root/etc/resolv.conf"
-        mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
+        mount --bind "$lent" "$root/etc/resolv.conf"
     fi
 fi
 exec env -i "$@"
@@ -95,12 +96,14 @@ class Surroundings:
     """What a command inside a root may use of the head.
 
     network_namespace: path of the network namespace to run in; empty: the caller's own. stage: a directory that is
-    seen, read-only, at STAGE. variables: environment variables beside ENVIRONMENT and the head's proxies.
+    seen, read-only, at STAGE. variables: environment variables beside ENVIRONMENT and the head's proxies. resolver:
+    what to mount over a resolv.conf that is no link; None: nothing.
     """
 
     network_namespace: str = ""
     stage: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    resolver: Path | None = Path("/etc/resolv.conf")
 
 
 def chrooted(root: Path, argv: Sequence[str | Path], use: Surroundings | None = None) -> list[str | Path]:
@@ -115,37 +118,21 @@ def chrooted(root: Path, argv: Sequence[str | Path], use: Surroundings | None = 
     use = use or Surroundings()
     holder, place = _place(root)
     words = apart(use.network_namespace, f"/proc/{holder}/ns/mnt" if holder else "")
-    given = [f"{name}={value}" for name, value in _variables(use).items()]
-    return [*words, "/bin/sh", "-c", _SETUP, "sh", place, use.stage or "", *given, "chroot", place, *argv]
-
-
-def contained(
-    root: Path, argv: Sequence[str | Path], use: Surroundings | None = None, *, terminal: bool = False
-) -> list[str | Path]:
-    """As `chrooted`, by systemd-nspawn where that runs: a person's commands find more of what they expect there.
-
-    terminal: give the command a terminal of its own (for a shell); else it has the caller's input and output.
-    """
-    use = use or Surroundings()
-    words = _nspawn(root, use, "interactive" if terminal else "pipe")
-    if _place(root)[0] or which("systemd-nspawn") is None:
-        return chrooted(root, argv, use)
-    tried = run([*_nspawn(root, use, "pipe"), "/bin/sh", "-c", "exit 0"], check=False, timeout=30)
-    return [*words, *argv] if tried.code == 0 else chrooted(root, argv, use)
-
-
-def _nspawn(root: Path, use: Surroundings, console: str) -> list[str | Path]:
-    words: list[str | Path] = [
-        *("systemd-nspawn", "--quiet", f"--directory={root}", "--as-pid2", f"--console={console}"),
-        # It is a root that is worked on, not a machine: nothing of it is registered, and nothing of the head's copied.
-        *("--register=no", "--keep-unit", "--timezone=off", "--link-journal=no"),
-        f"--resolv-conf={'bind-host' if (root / 'etc/resolv.conf').is_file() else 'off'}",
+    given = [f"{name}={value}" for name, value in variables(use).items()]
+    return [
+        *words,
+        "/bin/sh",
+        "-c",
+        _SETUP,
+        "sh",
+        place,
+        use.stage or "",
+        use.resolver or "",
+        *given,
+        "chroot",
+        place,
+        *argv,
     ]
-    if use.network_namespace:
-        words.append(f"--network-namespace-path={use.network_namespace}")
-    if use.stage:
-        words.append(f"--bind-ro={use.stage}:{STAGE}")
-    return [*words, *(f"--setenv={name}={value}" for name, value in _variables(use).items()), "--"]
 
 
 def _place(root: Path) -> tuple[str, Path]:
@@ -155,7 +142,8 @@ def _place(root: Path) -> tuple[str, Path]:
     return "", root.absolute()
 
 
-def _variables(use: Surroundings) -> dict[str, str]:
+def variables(use: Surroundings) -> dict[str, str]:
+    """The environment of a command inside."""
     proxies = {name: os.environ[name] for name in _PROXIES if name in os.environ}
     return {**ENVIRONMENT, **proxies, **use.variables}
 

@@ -19,6 +19,7 @@ from rookery.head.http import (
     operate_images,
     operate_jobs,
     operate_nodes,
+    operate_trees,
     operate_versions,
     problems,
     schema,
@@ -39,6 +40,7 @@ _TAKEN = (
     types.NewTicket,
     versions.Rollback,
     versions.Collect,
+    *operate_trees.TAKEN,
 )
 _GIVEN = (
     types.Head,
@@ -55,6 +57,7 @@ _GIVEN = (
     versions.History,
     versions.RolledBack,
     versions.Collected,
+    *operate_trees.GIVEN,
 )
 
 
@@ -73,7 +76,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(chain.router(services, guard, racks))
     # HTTPBearer stands in the OpenAPI document; the guard does the checking.
     operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])
-    for part in (operate_head, operate_nodes, operate_images, operate_jobs, operate_versions):
+    for part in (operate_head, operate_nodes, operate_images, operate_jobs, operate_versions, operate_trees):
         operator.include_router(part.router(services))
     app.include_router(operator)
 

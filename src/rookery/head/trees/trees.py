@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The working trees of a head: opening, listing, publishing, removing.
+
+A tree is the directory `NAME/root` below the head's directory of trees, with `NAME/state.json` and `NAME/lock` beside
+it. It is there when its state is: that is written last, and removed first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rookery import files
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import deb, identity, image, installed
+from rookery.head.build.builder import BuiltTree
+from rookery.head.build.recipe import IdentityRules, Recipe
+from rookery.head.catalog.catalog import Catalog
+from rookery.head.catalog.rows import Version
+from rookery.head.progress import OnProgress, Progress
+from rookery.head.publish.publish import Publisher
+from rookery.head.publish.store import BlobStore
+from rookery.head.trees import lock, resolver
+from rookery.head.trees import state as states
+from rookery.head.trees.lock import Holder
+from rookery.head.trees.state import ROOT, STATE, TreeState
+from rookery.log import logger
+from rookery.run import run, which
+from rookery.wire.manifest import Role, VersionKind, parse_payload, require_name
+
+log = logger(__name__)
+
+_NOTE = "# From a working tree: "
+_UNPACKING = "unpacking the root"
+# What package tools keep to be quick, and get again. The kernel's parts stay, unlike after a build: a golden client's
+# initrd is its own.
+CACHES = tuple(pattern for pattern in deb.CLEANED if pattern.startswith("var/"))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A working tree as it is listed. changed: whether its root is another than when it was last opened or published.
+    holder: who works in it now."""
+
+    name: str
+    place: Path
+    state: TreeState
+    changed: bool
+    holder: Holder | None
+
+    @property
+    def root(self) -> Path:
+        """The root itself."""
+        return self.place / ROOT
+
+
+class Trees:
+    """The trees below `directory`; `work` is scratch on the same file system."""
+
+    def __init__(self, directory: Path, work: Path, catalog: Catalog, store: BlobStore, publisher: Publisher) -> None:
+        self.directory = directory
+        self._work, self._catalog, self._store, self._publisher = work, catalog, store, publisher
+
+    def all(self) -> tuple[Tree, ...]:
+        """Every tree there is, by name."""
+        if not self.directory.is_dir():
+            return ()
+        names = sorted(path.name for path in self.directory.iterdir() if (path / STATE).is_file())
+        found = []
+        for name in names:
+            with contextlib.suppress(RookeryError):  # removed meanwhile
+                found.append(self.tree(name))
+        return tuple(found)
+
+    def tree(self, name: str) -> Tree:
+        """One tree. Raises RookeryError `not-found`."""
+        place = self.place(name)
+        state = states.load(place)
+        return Tree(name, place, state, _is_changed(place, state), lock.holder(place))
+
+    def place(self, name: str) -> Path:
+        """The directory of an image's tree, or where it would be."""
+        return self.directory / require_name(name, "image name")
+
+    def free(self, name: str) -> None:
+        """Raise `conflict` when somebody works in the tree: for an answer before a job is begun."""
+        if present := lock.holder(self.place(name)):
+            raise RookeryError(
+                f"the working tree of {name} is in use: {present.shown}",
+                kind=ErrorKind.CONFLICT,
+                hint="wait until that has ended, or end it",
+            )
+
+    def open(self, reference: str, on_progress: OnProgress, cancel: threading.Event) -> TreeState:
+        """Make the tree of the image that `reference` means; the one that is there, when it is of that version.
+
+        Raises RookeryError: `conflict` when there is a tree of another version; `invalid` for what is no image,
+        `missing`, `no-space`, `cancelled`: there is no tree then.
+        """
+        version = self._catalog.resolve(reference)
+        place = self.place(version.image)
+        if version.kind is not VersionKind.IMAGE:
+            raise RookeryError(f"{reference} is a {version.kind}, not an image", kind=ErrorKind.INVALID)
+        with self.held(version.image, "open"):
+            if (place / STATE).exists():
+                there = states.load(place)
+                if there.version == version.id:
+                    return there
+                raise RookeryError(
+                    f"there is a working tree of {version.image} already: {there.origin}",
+                    kind=ErrorKind.CONFLICT,
+                    hint=f"publish it, or 'rookery image close {version.image}' gives it up",
+                )
+            manifest = parse_payload(version.manifest.signed_bytes)
+            blob = next(blob for blob in manifest.blobs if blob.role == Role.ROOT)
+            self._unpack(self._store.path(blob.sha256), place, on_progress, cancel)
+            origin = f"{version.image}@{version.id[:12]}"
+            now = time.time()
+            state = TreeState(
+                id=secrets.token_hex(8),
+                origin=origin,
+                opened_at=now,
+                started=now,
+                version=version.id,
+                architecture=manifest.architecture,
+                recipe=version.recipe,
+                fingerprint=states.fingerprint(place / ROOT),
+            )
+            states.save(place, state)
+        return state
+
+    def publish(self, name: str, tag: str, on_progress: OnProgress, cancel: threading.Event) -> Version:
+        """Make the tree a version, which `tag` means then; the tree stays.
+
+        What must not travel is taken out of the tree itself, so that it is what was published. Raises RookeryError:
+        `conflict` when somebody works in it, or a capture was cut off; as finishing and publishing do.
+        """
+        require_name(tag, "tag")
+        states.load(self.place(name))
+        with self.held(name, "publish"):
+            return self.publish_held(name, tag, on_progress, cancel)
+
+    def publish_held(self, name: str, tag: str, on_progress: OnProgress, cancel: threading.Event) -> Version:
+        """As `publish`, by whoever holds the tree."""
+        place = self.place(name)
+        state, root = states.load(place), place / ROOT
+        if not state.complete:
+            raise RookeryError(
+                f"the working tree of {name} is not complete: a capture of {state.origin} was cut off",
+                kind=ErrorKind.CONFLICT,
+                hint="capture again: it goes on where it was",
+            )
+        image.require_programs()
+        identity.remove(root, CACHES)
+        rules = _identity_rules(state.recipe)
+        recipe = Recipe(architecture=state.architecture, identity=rules)
+        with image.site(self._work) as site:
+            found = BuiltTree(installed.packages(root), architecture=state.architecture)
+            built = image.finish(root, site, recipe, found, state.started, on_progress, cancel)
+        try:
+            version = self._publisher.image(name, built, _recipe_text(state), tag, on_progress, cancel)
+        finally:
+            built.discard()
+        states.save(place, replace(state, version=version.id, fingerprint=states.fingerprint(root)))
+        return version
+
+    def close(self, name: str) -> None:
+        """Remove a tree. Raises RookeryError: `not-found`, `conflict` when somebody works in it."""
+        place = self.place(name)
+        states.load(place)
+        with self.held(name, "close"):
+            (place / STATE).unlink()
+            going = Path(tempfile.mkdtemp(dir=self.directory, prefix=".closed-"))
+            os.rename(place, going / name)
+        shutil.rmtree(going)
+
+    @contextlib.contextmanager
+    def held(self, name: str, what: str) -> Iterator[int]:
+        """Hold a tree, which need not be there yet, and tidy up what a killed holder left. See lock.hold."""
+        place = self.place(name)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            with lock.hold(place, what) as handle:
+                resolver.give_back(place, place / ROOT)
+                yield handle
+        finally:
+            _drop_if_none(place)
+
+    def _unpack(self, squashfs: Path, place: Path, on_progress: OnProgress, cancel: threading.Event) -> None:
+        if which("unsquashfs") is None:
+            raise RookeryError(
+                "opening an image needs unsquashfs, which is not installed",
+                kind=ErrorKind.MISSING,
+                hint="apt install squashfs-tools",
+            )
+        if os.geteuid() != 0:
+            raise RookeryError("opening an image needs root", kind=ErrorKind.FORBIDDEN, hint="run the head as root")
+        root = place / ROOT
+        shutil.rmtree(root, ignore_errors=True)
+        total, size = _contents(squashfs)
+        files.require_space(place, size, f"the working tree of {place.name}")
+        done = 0
+
+        def line(_text: str) -> None:
+            nonlocal done
+            done += 1
+            if done % 100 == 0:
+                on_progress(Progress(_UNPACKING, min(done, total), total))
+
+        on_progress(Progress(_UNPACKING, 0, total))
+        try:
+            run(["unsquashfs", "-info", "-no-progress", "-dest", root, squashfs], on_line=line, cancel=cancel)
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+
+
+def sweep(directory: Path) -> None:
+    """Remove what is left in a directory of trees of those whose making or removal was cut off."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.name.startswith("."):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            _drop_if_none(path)
+
+
+def _drop_if_none(place: Path) -> None:
+    """Remove the directory when it holds no tree and nobody is at work there."""
+    with contextlib.suppress(RookeryError, FileNotFoundError):
+        if place.is_dir() and not (place / STATE).exists():
+            with lock.hold(place, "tidy up"):
+                if not (place / STATE).exists():
+                    shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_changed(place: Path, state: TreeState) -> bool:
+    try:
+        return states.fingerprint(place / ROOT) != state.fingerprint
+    except FileNotFoundError:  # something was removed while we looked
+        return True
+
+
+def _contents(squashfs: Path) -> tuple[int, int]:
+    """How many entries a squashfs has, and at least how many bytes they take: those of its own file."""
+    said = run(["unsquashfs", "-stat", squashfs]).stdout
+    inodes = next((line.split()[-1] for line in said.splitlines() if line.startswith("Number of inodes")), "0")
+    return int(inodes), squashfs.stat().st_size
+
+
+def _identity_rules(recipe: str) -> IdentityRules:
+    """The rules of the recipe that a tree comes from. Only these count: its sources may be gone, or on another head."""
+    try:
+        table = tomllib.loads(recipe).get("identity", {})
+        return IdentityRules(tuple(map(str, table.get("keep", ()))), tuple(map(str, table.get("remove", ()))))
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError):
+        return IdentityRules()
+
+
+def _recipe_text(state: TreeState) -> str:
+    """The recipe as the version remembers it: where the tree came from, and what that was made of."""
+    lines = [line for line in state.recipe.splitlines(keepends=True) if not line.startswith(_NOTE)]
+    return f"{_NOTE}{state.origin}\n{''.join(lines)}"
