@@ -20,13 +20,10 @@ from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.node.fetch.fetch import Fetcher
-from rookery.node.fetch.metainfo import MAX_TORRENT
 from rookery.node.fetch.offer import read_offer
-from rookery.node.fetch.ranges import get
 from rookery.node.trust import open_manifest
 from rookery.relay.frames import HEADER, Kind
 from rookery.relay.giver import Giver, Shelf
-from rookery.wire import routes
 from rookery.wire.report import Transfer
 
 AGAIN = 0.5  # s until a step that failed is done again, as the agent does
@@ -94,8 +91,7 @@ def _prepared(url: str, to: Path, tell: object, stop: threading.Event) -> Fetche
     offer, key = read_offer(url)
     manifest = open_manifest(offer.manifest, key or "")
     (blob,) = manifest.blobs
-    torrent = get(routes.torrent_url(offer.source.head, blob.sha256), offer.source.credential, MAX_TORRENT)
-    return Fetcher(blob, torrent, offer.source, to / blob.name, tell, stop)
+    return Fetcher(blob, b"", offer.source, to / blob.name, tell, stop)
 
 
 def _spoil(to: Path) -> None:

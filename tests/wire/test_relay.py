@@ -26,7 +26,7 @@ def test_they_survive_the_wire() -> None:
         {"port": 0},
         {"port": 65536},
         {"pieces": -1},
-        {"total": 0},
+        {"total": -1},
         {"rate": -1.0},
         {"rate": float("nan")},
         {"rate": float("inf")},

@@ -27,7 +27,6 @@ from rookery.node.plan import Known
 from rookery.node.reporter import Reporter
 from rookery.node.talk import Head, none_yet
 from rookery.run import run
-from rookery.wire import routes
 from rookery.wire.manifest import Blob, Role
 from rookery.wire.orders import Hello, Orders
 from rookery.wire.report import Step, Transfer
@@ -164,8 +163,6 @@ def _fetch(traveller: Traveller, action: Action) -> str:
     for stale in places.BLOBS.iterdir():
         if not stale.name.startswith((blob.sha256, f".{blob.sha256}")):
             stale.unlink() if stale.is_file() else shutil.rmtree(stale)
-    torrent = traveller.head.get(f"{routes.TORRENT}/{blob.sha256}")
-    files.write_atomic(places.TORRENT, torrent, 0o600)
     said = clock.since_boot()
 
     def progress(transfer: Transfer) -> None:
@@ -177,8 +174,9 @@ def _fetch(traveller: Traveller, action: Action) -> str:
 
     _leave_swarm(traveller)
     # It goes on giving until the change of roots: a node that has everything is worth most to the others.
-    traveller.fetcher = Fetcher(blob, torrent, orders.source, places.BLOBS / blob.sha256, progress)
+    traveller.fetcher = Fetcher(blob, b"", orders.source, places.BLOBS / blob.sha256, progress)
     traveller.fetched = traveller.fetcher.run()
+    files.write_atomic(places.TORRENT, traveller.fetcher.torrent(), 0o600)
     # The fetcher reads the whole file back before it gives it this name; in the account that is the next step's work.
     digest = traveller.fetched.verify_seconds
     traveller.moved = {Step.FETCH: -digest, Step.VERIFY: digest}

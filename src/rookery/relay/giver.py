@@ -18,6 +18,7 @@ from rookery.log import logger
 from rookery.relay import frames
 from rookery.relay.book import Book, from_bitmap
 from rookery.relay.frames import HEADER, Kind
+from rookery.relay.growing import Growing
 from rookery.relay.parts import Parts
 
 log = logger(__name__)
@@ -97,6 +98,7 @@ class Giver:
         self._lock = threading.Condition()
         self._shelves: dict[str, Shelf] = {}
         self._expected: set[str] = set()
+        self._torrents: dict[str, tuple[Growing, str]] = {}  # with the key that children must show
         self._connections: set[socket.socket] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
@@ -117,13 +119,25 @@ class Giver:
         if former is not None:
             self._clear(former)
 
+    def put_torrent(self, sha256: str, torrent: Growing, key: str) -> None:
+        """Give a blob's torrent from now on, as far as it is there; a former one is given no more."""
+        with self._lock:
+            former = self._torrents.get(sha256)
+            self._torrents[sha256] = torrent, key
+            self._lock.notify_all()
+        if former is not None:
+            former[0].close()
+
     def take_off(self, sha256: str) -> None:
         """Do not give it any more; its children are let go."""
         with self._lock:
             shelf = self._shelves.pop(sha256, None)
+            torrent = self._torrents.pop(sha256, None)
             self._expected.discard(sha256)
         if shelf is not None:
             self._clear(shelf)
+        if torrent is not None:
+            torrent[0].close()
 
     def shelf(self, sha256: str) -> Shelf | None:
         """What is given of a blob."""
@@ -148,6 +162,9 @@ class Giver:
             self._closing = True
             self._lock.notify_all()
             connections, shelves = list(self._connections), list(self._shelves.values())
+            torrents = [torrent for torrent, _ in self._torrents.values()]
+        for torrent in torrents:
+            torrent.close()
         for shelf in shelves:
             self._clear(shelf)
         for connection in (self._listener, *connections):
@@ -189,6 +206,9 @@ class Giver:
             frames.mark(connection)
             connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
             greeting, bitmap = frames.read_hello(connection)
+            if greeting.torrent:
+                self._give_torrent(connection, greeting)
+                return
             shelf = self._admit(greeting)
             self._give(connection, shelf, _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap))
         except RookeryError as error:
@@ -206,13 +226,33 @@ class Giver:
             if shelf is not None and shelf.book.closed:
                 self._clear(shelf)
 
+    def _give_torrent(self, connection: socket.socket, greeting: frames.Greeting) -> None:
+        """Send the torrent from where the child wants it, as fast as it comes to us."""
+        with self._lock:
+            if greeting.sha256 in self._expected:
+                self._lock.wait_for(lambda: greeting.sha256 in self._torrents or self._closing, COMING)
+            torrent, key = self._torrents.get(greeting.sha256, (None, ""))
+        if torrent is None or not hmac.compare_digest(key.encode(), greeting.key.encode()):
+            raise _not_given()
+        place = greeting.start
+        while not (torrent.whole and place >= torrent.total):
+            part = torrent.read(place, len(PAD), BEAT)
+            if not part and torrent.closed:
+                raise _not_given()
+            if not part:
+                connection.sendall(HEADER.pack(Kind.WAIT, 0, 0))
+                continue
+            self.allowance.take(len(part))
+            connection.sendall(HEADER.pack(Kind.TORRENT, torrent.total, len(part)) + part)
+            place += len(part)
+
     def _admit(self, greeting: frames.Greeting) -> Shelf:
         with self._lock:
             if greeting.sha256 in self._expected:
                 self._lock.wait_for(lambda: greeting.sha256 in self._shelves or self._closing, COMING)
             shelf = self._shelves.get(greeting.sha256)
             if shelf is None or not hmac.compare_digest(shelf.key.encode(), greeting.key.encode()):
-                raise RookeryError("this blob is not given here", kind=ErrorKind.NOT_FOUND)
+                raise _not_given()
             shelf.children += 1
             return shelf
 
@@ -278,6 +318,10 @@ class Giver:
 
 
 _TCP_NOTSENT_LOWAT = 25  # of Linux' tcp.h; Python 3.11 has no name for it
+
+
+def _not_given() -> RookeryError:
+    return RookeryError("this blob is not given here", kind=ErrorKind.NOT_FOUND)
 
 
 def _wanted(shelf: Shelf, greeting: frames.Greeting, bitmap: bytes) -> bytearray:

@@ -15,6 +15,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.relay import frames
 from rookery.relay.book import Book
 from rookery.relay.frames import HEADER, Greeting, Kind
+from rookery.relay.growing import Growing
 from rookery.relay.parts import Parts
 
 CONNECT = 2.0  # s
@@ -167,6 +168,38 @@ class Taker:
     def _has_all(self) -> bool:
         step, first = self._greeting.stripes, self._greeting.stripe
         return all(self._book.has(piece) for piece in range(first, self._book.pieces, step))
+
+
+def take_torrent(endpoint: str, sha256: str, key: str, torrent: Growing, most: int, seconds: float) -> None:
+    """Take a blob's torrent from a parent into `torrent`, from where that stands, for `seconds` at most.
+
+    Nothing of it is believed here; only that it has no more than `most` bytes. Raises RookeryError `unavailable` when
+    the parent breaks off, or as it says why it does not give.
+    """
+    until = time.monotonic() + seconds
+    room = memoryview(bytearray(1 << 16))
+    head = memoryview(bytearray(HEADER.size))
+    try:
+        with _connect(endpoint) as connection:
+            frames.patience(connection, SILENT, CONNECT)
+            frames.mark(connection)
+            connection.sendall(frames.hello(Greeting(sha256, key, torrent=True, start=len(torrent)), b""))
+            while not torrent.whole:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"it took longer than {seconds:g} s")
+                frames.fill(connection, head)
+                kind, total, length = HEADER.unpack(head)
+                if length > len(room) or (kind == Kind.TORRENT and not 0 < total <= most):
+                    raise RookeryError(f"{endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
+                frames.fill(connection, room[:length])
+                if kind == Kind.BYE:
+                    raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
+                if kind == Kind.TORRENT:
+                    torrent.add(len(torrent), room[:length], total)
+    except OSError as error:
+        raise RookeryError(
+            f"{endpoint} gives no torrent: {error.strerror or error}", kind=ErrorKind.UNAVAILABLE
+        ) from error
 
 
 def split(endpoint: str) -> tuple[str, int]:

@@ -15,16 +15,16 @@ Endpoint = Annotated[str, Length(64)]  # `address:port` or `[address]:port`
 class Ask:
     """A node asks for its place, and says how it stands.
 
-    port: where it gives to others (TCP). pieces: whole and right ones that it has. total: of the blob. parents: whom
-    it takes from now, one for each of its feeds. rate: bytes per second of its link from its parent, measured while
-    that had something to send all the time; 0 is not measured. hungry: it lacks pieces and nothing came for a while.
-    lost: parents that do not answer any more. bad: parents that gave pieces with a wrong digest. leaving: it will not
-    give any more.
+    port: where it gives to others (TCP). pieces: whole and right ones that it has. total: of the blob, 0 while it has
+    no torrent. parents: whom it takes from now, one for each of its feeds. rate: bytes per second of its link from its
+    parent, measured while that had something to send all the time; 0 is not measured. hungry: it lacks pieces and
+    nothing came for a while. lost: parents that do not answer any more. bad: parents that gave pieces with a wrong
+    digest. leaving: it will not give any more.
     """
 
     port: Annotated[int, Range(1, 65535)]
     pieces: Annotated[int, Range(0, 1 << 31)]
-    total: Annotated[int, Range(1, 1 << 31)]
+    total: Annotated[int, Range(0, 1 << 31)]
     parents: Annotated[tuple[Endpoint, ...], Length(2)] = ()
     rate: Annotated[float, Range(0, 2**53)] = 0.0
     hungry: bool = False

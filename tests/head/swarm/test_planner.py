@@ -184,6 +184,12 @@ def test_a_lost_node_is_bypassed_by_its_child() -> None:
     assert crowd.swarm.parent(name(3)) == name(1)
 
 
+def test_who_has_no_torrent_yet_has_not_everything() -> None:
+    found = Planner(ROOT)
+    places = [found.ask("a" * 64, "key", Asker(name(number), "r"), Ask(8473, 0, 0), 0.0) for number in range(3)]
+    assert [place.feeds[0].parents[0] for place in places] == [ROOT, name(0), name(1)]
+
+
 @pytest.mark.parametrize("how", ["lost", "bad"])
 def test_only_ones_own_parent_can_be_accused(how: str) -> None:
     crowd = Crowd()

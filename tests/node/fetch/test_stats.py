@@ -27,12 +27,12 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
         ledger.block("10.0.0.2", False, 1_000, tick / 10)
     assert 9_000 < ledger.rate(9.9) < 11_500
     assert ledger.rate(20.0) == 0.0
-    assert ledger.transfer(5, 6, 7, 9.9) == Transfer(10**9, 5, 0, 0, 100_000, 6, ledger.rate(9.9), 7, 0)
+    assert ledger.transfer(5, 6, 7, 9.9) == Transfer(10**9, 5, 0, 0, 100_000, sent=6, rate=ledger.rate(9.9), peers=7)
 
 
 def test_accounts_and_snapshots_add_up() -> None:
-    one = FetchStats(2.0, 0.5, 0.0, 10, 1, 6, 4, 2, 3, {"a": 3}, 1, 1, 1, 1, 1, ("x",), 0.0)
-    two = FetchStats(2.0, 0.5, 0.25, 20, 0, 15, 15, 0, 5, {"a": 1, "b": 4}, 0, 0, 0, 0, 0, ("w", "x"), 0.0)
+    one = FetchStats(2.0, 0.5, 0.0, 10, 1, 0, 6, 4, 2, 3, {"a": 3}, 1, 1, 1, 1, 1, ("x",), 0.0)
+    two = FetchStats(2.0, 0.5, 0.25, 20, 0, 0, 15, 15, 0, 5, {"a": 1, "b": 4}, 0, 0, 0, 0, 0, ("w", "x"), 0.0)
     both = add([one, two])
     assert (both.seconds, both.bytes_total, both.bytes_from_head, both.bytes_from_peers) == (4.0, 30, 21, 8)
     assert both.peers == {"a": 4, "b": 4}

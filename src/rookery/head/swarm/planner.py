@@ -69,7 +69,7 @@ class Member:
     @property
     def complete(self) -> bool:
         """Whether it has everything."""
-        return self.pieces >= self.total
+        return 0 < self.total <= self.pieces
 
 
 @dataclass

@@ -23,6 +23,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
+from rookery.relay.growing import Growing
 from rookery.wire import engine
 
 log = logger(__name__)
@@ -119,7 +120,7 @@ class Seeder:
                 pieces = params.ti.num_pieces()
                 handle = session.add_torrent(params)
                 seeded = self._seeded[info_hash] = _Seeded(sha256 or path.name, info_hash, handle, pieces)
-                self._put(seeded, path, params.ti)
+                self._put(seeded, path, params.ti, torrent)
         return info_hash
 
     def remove(self, info_hash: str) -> None:
@@ -186,10 +187,11 @@ class Seeder:
         """Where the relay listens; 0 when the seeder does not run."""
         return self._relay.port if self._relay else 0
 
-    def _put(self, seeded: _Seeded, path: Path, info: lt.torrent_info) -> None:
+    def _put(self, seeded: _Seeded, path: Path, info: lt.torrent_info, torrent: bytes) -> None:
         if self._relay is not None:
-            book = Book(seeded.pieces, complete=True)
-            shelf = Shelf(path, info.total_size(), info.piece_length(), book, self._key_for(seeded.sha256))
+            book, key = Book(seeded.pieces, complete=True), self._key_for(seeded.sha256)
+            shelf = Shelf(path, info.total_size(), info.piece_length(), book, key)
+            self._relay.put_torrent(seeded.sha256, Growing(torrent), key)
             self._relay.put(seeded.sha256, shelf)
 
     def _running(self) -> lt.session:

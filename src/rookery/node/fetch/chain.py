@@ -7,9 +7,9 @@ again. When the chain gives nothing, `run` says so, and the mesh (loop.py) goes 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -19,15 +19,20 @@ from urllib.parse import urlsplit
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
+from rookery.node.fetch import policy
+from rookery.node.fetch.asker import Asker
 from rookery.node.fetch.fill import Start
-from rookery.node.fetch.metainfo import Metainfo
+from rookery.node.fetch.loop import cancelled
+from rookery.node.fetch.metainfo import MAX_TORRENT, Metainfo, open_torrent
+from rookery.node.fetch.ranges import get
 from rookery.node.fetch.stats import Ledger
 from rookery.node.fetch.swarm import disk_error
-from rookery.node.talk import Head
 from rookery.relay import frames
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
-from rookery.relay.taker import GarbageError, OnPart, Taker, split
+from rookery.relay.growing import Growing
+from rookery.relay.taker import GarbageError, OnPart, Taker, split, take_torrent
+from rookery.wire import routes
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Feed, Place
@@ -41,9 +46,10 @@ TELL = 0.5  # s between two calls of on_progress
 HUNGRY = 0.5  # s without a piece after which the head is told
 AGAIN = 0.5  # s between two asks at least
 FORGIVEN = 10.0  # s after which a lost parent may be tried again
-ASK_TIMEOUT = 5.0
 ADVANCE = 0.2  # s of digesting between two looks at the links
 TRIES = 100  # ports above the usual one
+TORRENT_SECONDS = 10.0  # for one parent to give the torrent
+NO_TORRENT = 120.0  # s without one from anybody, after which a fetch has failed
 
 
 @dataclass(frozen=True)
@@ -57,33 +63,32 @@ class Patience:
 
 
 class Chain:
-    """One blob's place in its chain, from `run` until `close`; it gives all the time.
+    """One blob's place in its chain, from `enter` until `close`; it gives all the time.
 
-    part: the file that grows. ledger: gets the account of what came. start: what is in it already. port: to give at,
-    the next free one is taken. rate: cap on what is given, bytes per second, 0 none.
+    torrent: the blob's, if it is at hand. part: the file that grows. ledger: gets the account of what came. port: to
+    give at, the next free one is taken. rate: cap on what is given, bytes per second, 0 none.
     """
 
     def __init__(
         self,
         blob: Blob,
-        metainfo: Metainfo,
+        torrent: bytes,
         source: Source,
         part: Path,
         ledger: Ledger,
-        start: Start | None = None,
         *,
         port: int = frames.RELAY_PORT,
         rate: int = 0,
         patience: Patience | None = None,
     ) -> None:
-        self._blob, self._metainfo, self._part, self._ledger = blob, metainfo, part, ledger
+        self._blob, self._source, self._part, self._ledger = blob, source, part, ledger
         self._port, self._rate, self._patience = port, rate, patience or Patience()
         self._address = urlsplit(source.head).hostname or ""
-        self._start = start or Start.empty(metainfo)
-        self.book = Book(metainfo.pieces)
-        self.book.extend(piece for piece, there in enumerate(self._start.pieces) if there)
+        self._torrent = Growing(torrent)
+        self._known: tuple[Metainfo, Start] | None = None
+        self.book = Book(0)
         self.first_byte: float | None = None  # monotonic seconds
-        self._asker = Asker(Head(source.head, source.credential, ASK_TIMEOUT), blob.sha256, self._how_it_stands)
+        self._asker = Asker(source, blob.sha256, self._how_it_stands)
         self._lock = threading.Lock()
         self._handle = -1
         self._giver: Giver | None = None
@@ -96,7 +101,7 @@ class Chain:
         self._measured: set[str] = set()
         self._unwritten: set[int] = set()
         self._error: RookeryError | None = None
-        self._done = self._start.had + self._start.filled
+        self._done = 0
         self._last = self._asked = 0.0
         self._hash, self._hashed = hashlib.sha256(), 0
 
@@ -115,14 +120,50 @@ class Chain:
         """Connections: parents and children."""
         return len(self._links) + (self._giver.children if self._giver else 0)
 
+    @property
+    def _metainfo(self) -> Metainfo:
+        assert self._known is not None, "enter() comes first"
+        return self._known[0]
+
+    @property
+    def _start(self) -> Start:
+        assert self._known is not None, "enter() comes first"
+        return self._known[1]
+
+    def enter(self, stop: threading.Event) -> Metainfo:
+        """Take a place, and the torrent from a parent, or from the head where that fails. Raises RookeryError
+        `cancelled`, `corrupt`, `unavailable`, or as the head answers."""
+        place = self._place = self._enter()
+        if not self._torrent.whole:
+            self._take_torrent(place, stop)
+        if self._known is None:
+            metainfo = open_torrent(self._torrent.content(), self._blob)
+            self.begin(metainfo, Start.empty(metainfo))
+        return self._metainfo
+
+    def step_out(self) -> None:
+        """Leave the place for a while, to `enter` again: who is busy with its own file holds nobody up."""
+        self._place = None
+        giver, self._giver = self._giver, None
+        if giver is not None:
+            self._asker.leave(Ask(giver.port, 0, 0, leaving=True))
+            giver.close()
+
+    def begin(self, metainfo: Metainfo, start: Start) -> None:
+        """Say what is in the file already."""
+        self._known = metainfo, start
+        self.book = Book(metainfo.pieces)
+        self.book.extend(piece for piece, there in enumerate(start.pieces) if there)
+        self._done = start.had + start.filled
+
     def run(self, tell: OnTransfer, stop: threading.Event) -> bool:
-        """Fetch; True when every piece is there, False when the mesh has to go on. Raises RookeryError `cancelled`,
-        `no-space`."""
-        place = self._enter(len(self.book))
+        """Fetch, after `enter`; True when every piece is there, False when the mesh has to go on. Raises RookeryError
+        `cancelled`, `no-space`."""
+        place = self._place
         if place is None:
             return False
         self._open(place.key)
-        self._place, self._asked = place, time.monotonic()
+        self._asked = time.monotonic()
         self._asker.start()
         self._last = self._asked
         told = 0.0
@@ -130,7 +171,7 @@ class Chain:
             while not self.book.complete:
                 now = time.monotonic()
                 if stop.is_set():
-                    raise RookeryError(f"fetching {self._blob.name} was cancelled", kind=ErrorKind.CANCELLED)
+                    raise cancelled(self._blob)
                 if self._error is not None:
                     raise self._error
                 self._heal(now)
@@ -152,13 +193,35 @@ class Chain:
         chain."""
         if self._giver is not None:
             return
-        place = self._enter(self._metainfo.pieces)
+        metainfo = open_torrent(self._torrent.content(), self._blob)
+        self._known = metainfo, Start.empty(metainfo)
+        self.book = Book(metainfo.pieces, complete=True)
+        place = self._enter()
         if place is not None:
-            self.book = Book(self._metainfo.pieces, complete=True)
             self._put(path, place.key)
             self._asker.start()
 
-    def _enter(self, pieces: int) -> Place | None:
+    def _take_torrent(self, place: Place | None, stop: threading.Event) -> None:
+        """The torrent goes down the chain as the pieces do: asked for at the head by every node, it would be the head's
+        largest gift (52 bytes a piece: at 10,000 nodes eight copies of the blob)."""
+        parents = place.feeds[0].parents if place is not None and place.feeds else ()
+        for endpoint in parents:
+            assert place is not None
+            try:
+                take_torrent(endpoint, self._blob.sha256, place.key, self._torrent, MAX_TORRENT, TORRENT_SECONDS)
+                open_torrent(self._torrent.content(), self._blob)
+                return
+            except RookeryError as error:
+                log.info("no torrent from %s: %s", endpoint, error)
+                if error.kind is not ErrorKind.UNAVAILABLE:
+                    break
+            if stop.is_set():
+                raise cancelled(self._blob)
+        self._torrent = Growing(get_torrent(self._blob, self._source, stop))
+        if self._giver is not None and place is not None:
+            self._giver.put_torrent(self._blob.sha256, self._torrent, place.key)
+
+    def _enter(self) -> Place | None:
         """Listen, and ask for the first place; None when there is no chain. We listen first: the head shall hear of no
         port that is another's."""
         everywhere = "::" if ":" in self._address else "0.0.0.0"  # noqa: S104 - children are outside
@@ -166,14 +229,15 @@ class Chain:
         giver.expect(self._blob.sha256)
         self._port = giver.port
         try:
-            place = self._asker.once(Ask(self._port, pieces, self._metainfo.pieces))
+            place = self._asker.once(Ask(self._port, len(self.book), self.book.pieces))
         except RookeryError as error:
             log.info("no chain: %s", error)
             place = None
-        lacking = pieces < self._metainfo.pieces
+        lacking = not (self.book.pieces and self.book.complete)
         if place is None or not place.key or (lacking and not place.feeds):
             giver.close()
             return None
+        giver.put_torrent(self._blob.sha256, self._torrent, place.key)
         self._giver = giver
         return place
 
@@ -208,7 +272,7 @@ class Chain:
         self._hang_up()
         self._asker.stop()  # else it could say that we are here when we have said that we go
         if self._giver is not None:
-            self._asker.leave(Ask(self._giver.port, len(self.book), self._metainfo.pieces, leaving=True))
+            self._asker.leave(Ask(self._giver.port, len(self.book), self.book.pieces, leaving=True))
             self._giver.close()
         if self._handle >= 0:
             os.close(self._handle)
@@ -385,7 +449,7 @@ class Chain:
         return Ask(
             port=self._port,
             pieces=len(self.book),
-            total=self._metainfo.pieces,
+            total=self.book.pieces,
             parents=tuple(link.endpoint for link in tuple(self._links.values()))[:2],
             rate=sum(link.taken.rate for link in tuple(self._links.values())),
             hungry=hungry,
@@ -402,58 +466,17 @@ class Chain:
         return True
 
 
-class Asker:
-    """Asks the head for the place, in a thread of its own: a head that does not answer holds nothing up."""
-
-    def __init__(self, head: Head, sha256: str, make: Callable[[], Ask]) -> None:
-        self._head, self._sha256, self._make = head, sha256, make
-        self._lock = threading.Lock()
-        self._answer: Place | None = None
-        self._wake, self._stopping = threading.Event(), False
-        self._seconds = 1.0
-        self._thread = threading.Thread(target=self._run, name="chain-ask", daemon=True)
-
-    def once(self, ask: Ask) -> Place:
-        """Ask now. Raises RookeryError as `Head.place`."""
-        return self._head.place(self._sha256, ask)
-
-    def start(self) -> None:
-        """Begin to ask by ourselves, as often as the head says."""
-        self._thread.start()
-
-    def ask(self) -> None:
-        """Ask soon."""
-        self._wake.set()
-
-    def answer(self) -> Place | None:
-        """The head's last answer, once."""
-        with self._lock:
-            answer, self._answer = self._answer, None
-            return answer
-
-    def leave(self, ask: Ask) -> None:
-        """Tell the head that this node goes, if it hears."""
-        with contextlib.suppress(RookeryError):
-            Head(self._head.url, self._head.credential, 1.0).place(self._sha256, ask)
-
-    def stop(self) -> None:
-        """Ask no more."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(ASK_TIMEOUT)
-
-    def _run(self) -> None:
-        while True:
-            self._wake.wait(self._seconds)
-            self._wake.clear()
-            if self._stopping:
-                return
-            try:
-                place = self.once(self._make())
-            except RookeryError as error:
-                log.info("asking for the place in the chain: %s", error)
-                self._seconds = min(self._seconds * 2, 10.0)
-                continue
-            with self._lock:
-                self._answer, self._seconds = place, max(place.seconds, 0.1)
+def get_torrent(blob: Blob, source: Source, stop: threading.Event) -> bytes:
+    """The torrent of a blob from the head, which is asked for two minutes. Raises RookeryError `cancelled`,
+    `unavailable`, or as the head answers."""
+    began, failures, dice = time.monotonic(), 0, random.Random()  # noqa: S311 - jitter
+    while True:
+        try:
+            return get(routes.torrent_url(source.head, blob.sha256), source.credential, MAX_TORRENT)
+        except RookeryError as error:
+            failures += 1
+            if error.kind is not ErrorKind.UNAVAILABLE or time.monotonic() - began > NO_TORRENT:
+                raise
+            log.info("no torrent: %s", error)
+        if stop.wait(policy.retry_delay(failures, dice.random())):
+            raise cancelled(blob)

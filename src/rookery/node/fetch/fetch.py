@@ -22,7 +22,7 @@ from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
 from rookery.node.fetch import policy
-from rookery.node.fetch.chain import Chain
+from rookery.node.fetch.chain import Chain, get_torrent
 from rookery.node.fetch.fill import Start, fill, look_through
 from rookery.node.fetch.loop import TELL, Loop, OnTransfer, cancelled
 from rookery.node.fetch.metainfo import Metainfo, open_torrent
@@ -57,12 +57,11 @@ def fetch(
 ) -> FetchStats:
     """Make `to` the file that `blob` describes, and return the account of it.
 
-    torrent: the bytes of its .torrent (not believed: its v2 info-hash must be the blob's), or empty for a blob that
-    only HTTP carries. have: files that may be older versions, beside the one at `to` (olds.py). A file that is there
-    and right already costs only its digest. on_progress is called about twice a second. Raises RookeryError:
-    `cancelled` when `stop` is set, `no-space`, `corrupt` for a wrong torrent or a head whose copy is bad, `unavailable`
-    when nothing came for two minutes, `unauthorized`, `not-found` as the head says. What was fetched so far stays for
-    the next call.
+    torrent: the bytes of its .torrent (not believed: its v2 info-hash must be the blob's), or empty to have it fetched,
+    too. have: files that may be older versions, beside the one at `to` (olds.py). A file that is there and right
+    already costs only its digest. on_progress is called about twice a second. Raises RookeryError: `cancelled` when
+    `stop` is set, `no-space`, `corrupt` for a wrong torrent or a head whose copy is bad, `unavailable` when nothing
+    came for two minutes, `unauthorized`, `not-found` as the head says. What was fetched so far stays for the next call.
     """
     with Fetcher(blob, torrent, source, to, on_progress, stop, have=have) as fetcher:
         return fetcher.run()
@@ -85,7 +84,7 @@ def seed(
         raise RookeryError(f"{path} is not the whole {blob.name}: nothing to give", kind=ErrorKind.CORRUPT)
     metainfo = open_torrent(torrent, blob)
     swarm = Swarm(source, rate=seed_policy.rate)
-    chain = Chain(blob, metainfo, source, path, Ledger(blob.size), rate=seed_policy.rate)
+    chain = Chain(blob, torrent, source, path, Ledger(blob.size), rate=seed_policy.rate)
     try:
         swarm.join(metainfo, path, complete=True)
         chain.give(path)
@@ -159,11 +158,11 @@ class Fetcher:
             os.replace(part, self._to)
             files.sync_directory(self._to.parent)
             return self._ledger.stats(seconds=self._elapsed(), verify_seconds=verify_seconds)
-        metainfo = open_torrent(self._torrent, self._blob)
-        start = self._prepare(metainfo, part)
         chain = self._chain = Chain(
-            self._blob, metainfo, self._source, part, self._ledger, start, port=self._relay_port, rate=self._rate
+            self._blob, self._torrent, self._source, part, self._ledger, port=self._relay_port, rate=self._rate
         )
+        metainfo, start = self._enter(chain, part)
+        self._torrent = metainfo.torrent
         whole = chain.run(self._tell, self._stop)
         swarm = self._swarm = Swarm(self._source, self._port, self._rate)
         if not whole:
@@ -208,12 +207,21 @@ class Fetcher:
         if any(start.parts.blocks):  # blocks of which nobody gave any came from older versions
             ledger.fill(max(self._blob.size - ledger.had - ledger.head_swarm - ledger.head_http - ledger.from_peers, 0))
 
-    def _prepare(self, metainfo: Metainfo, part: Path) -> Start:
+    def _enter(self, chain: Chain, part: Path) -> tuple[Metainfo, Start]:
+        """Enter the chain, with what is there already in `part`."""
+        olds = candidates(self._to, self._have) if self._blob.chunks else ()
+        metainfo = chain.enter(self._stop)
+        if not olds and not part.exists():
+            return metainfo, Start.empty(metainfo)
+        chain.step_out()
+        start = self._prepare(metainfo, olds, part)
+        chain.begin(metainfo, start)
+        chain.enter(self._stop)
+        return metainfo, start
+
+    def _prepare(self, metainfo: Metainfo, olds: Sequence[Path], part: Path) -> Start:
         """Take stock of `part`, and fill it from older versions. What goes wrong with those costs only bytes."""
         start = Start.empty(metainfo)
-        olds = candidates(self._to, self._have) if self._blob.chunks else ()
-        if not olds and not part.exists():
-            return start
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             look_through(handle, metainfo, start, self._tell_start, self._stop)
@@ -255,16 +263,22 @@ class Fetcher:
         if self._keep and self._blob.chunks:
             write_sidecar(self._to, self._index or chunks.stub(self._blob.sha256, self._blob.size))
 
+    def torrent(self) -> bytes:
+        """The blob's torrent, after `run`; empty for a blob that only HTTP carries. Raises as `get_torrent`."""
+        if self._blob.info_hash and not self._torrent:
+            self._torrent = get_torrent(self._blob, self._source, self._stop)
+        return self._torrent
+
     def give(self, seconds: float | None, stop: threading.Event | None = None) -> Transfer:
         """Go on giving for some seconds (None: until `stop`), after `run`; what was given."""
         if self._swarm is None:
             if not self._blob.info_hash:
                 return Transfer()
-            metainfo = open_torrent(self._torrent, self._blob)
+            torrent = self.torrent()
             self._swarm = Swarm(self._source, self._port, self._rate)
-            self._swarm.join(metainfo, self._to, complete=True)
+            self._swarm.join(open_torrent(torrent, self._blob), self._to, complete=True)
             self._chain = Chain(
-                self._blob, metainfo, self._source, self._to, self._ledger, port=self._relay_port, rate=self._rate
+                self._blob, torrent, self._source, self._to, self._ledger, port=self._relay_port, rate=self._rate
             )
             self._chain.give(self._to)
         assert self._chain is not None

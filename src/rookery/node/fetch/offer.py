@@ -14,12 +14,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 from rookery import codec
 from rookery.errors import ErrorKind, RookeryError
 from rookery.node.fetch.fetch import Fetcher
-from rookery.node.fetch.metainfo import MAX_TORRENT
 from rookery.node.fetch.ranges import get
 from rookery.node.fetch.stats import FetchStats, add, add_transfers
 from rookery.node.fetch.unpack import require_free, unpack_tree
 from rookery.node.trust import open_manifest, site_key
-from rookery.wire import routes
 from rookery.wire.manifest import MAX_MANIFEST, Blob, Manifest, VersionKind, require_name
 from rookery.wire.orders import FetchOffer
 from rookery.wire.report import Transfer
@@ -60,9 +58,8 @@ def fetch_offer(
         before = Transfer()
         for blob in manifest.blobs:
             tell = _Summing(before, on_progress)
-            torrent = _torrent(offer, blob)
             target, keep = _target(manifest, blob, to), manifest.kind is not VersionKind.TREE
-            fetcher = Fetcher(blob, torrent, offer.source, target, tell, stop, have=have, keep=keep)
+            fetcher = Fetcher(blob, b"", offer.source, target, tell, stop, have=have, keep=keep)
             fetchers.append(stack.enter_context(fetcher))
             stats.append(fetcher.run())
             before = tell.latest
@@ -116,12 +113,6 @@ def _target(manifest: Manifest, blob: Blob, to: Path) -> Path:
     if manifest.kind is VersionKind.TREE:
         return to / f".{manifest.image}.{blob.sha256[:16]}.tar"
     return to / blob.name
-
-
-def _torrent(offer: FetchOffer, blob: Blob) -> bytes:
-    if not blob.info_hash:
-        return b""
-    return get(routes.torrent_url(offer.source.head, blob.sha256), offer.source.credential, MAX_TORRENT)
 
 
 def _give(fetchers: list[Fetcher], seconds: float, stop: threading.Event) -> None:
