@@ -48,6 +48,10 @@ if [ "$purpose" = test ]; then
     need git have git
     need curl have curl
     need openssh-client have ssh
+    need gnupg have gpg
+    need apt-utils have apt-ftparchive
+    need arch-test have arch-test
+    need qemu-user-static have qemu-aarch64-static
 fi
 if [ "$purpose" = bench ]; then
     need nginx-light have nginx

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The archives that a head itself uses, read from its apt configuration."""
+"""The archives of deb packages: those that a head itself uses, read from its apt configuration, and a recipe's."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import sources
+from rookery.head.build.recipe import Recipe, Repository
 from rookery.head.build.sources import Archive, own_archives
+
+ARMOR = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ==\n-----END PGP PUBLIC KEY BLOCK-----"
 
 DEB822 = """\
 # the archive
@@ -96,3 +101,49 @@ def test_a_stanza_reads_back_as_it_was(etc: Path) -> None:
 
 def test_no_configuration_at_all(tmp_path: Path) -> None:
     assert own_archives("debian", "bookworm", ["main"], tmp_path) == ()
+
+
+def test_ubuntus_own_archive_and_its_ports() -> None:
+    recipe = Recipe("ubuntu", "noble", "linux-image-virtual", "x86_64", key=ARMOR)
+    (archive,) = sources.of_recipe(recipe)
+    assert archive.uris == ("http://archive.ubuntu.com/ubuntu",)
+    assert archive.suites == ("noble", "noble-updates", "noble-security")
+    assert archive.components == ("main", "universe")
+    (ports,) = sources.of_recipe(dataclasses.replace(recipe, architecture="aarch64", components=("main",)))
+    assert (ports.uris, ports.components) == (("http://ports.ubuntu.com/ubuntu-ports",), ("main",))
+
+
+def test_a_keyring_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = dataclasses.replace(sources.FAMILIES["ubuntu"], keyring=str(tmp_path / "none.gpg"))
+    monkeypatch.setitem(sources.FAMILIES, "ubuntu", family)
+    with pytest.raises(RookeryError) as caught:
+        sources.of_recipe(Recipe("ubuntu", "noble", "linux-image-virtual", "x86_64"))
+    assert caught.value.kind is ErrorKind.MISSING
+    assert "ubuntu-keyring" in caught.value.record.hint
+
+
+def test_further_repositories_as_stanzas() -> None:
+    recipe = Recipe(
+        "debian",
+        "bookworm",
+        "linux-image-amd64",
+        "x86_64",
+        repositories=(
+            Repository("site", "https://site.example/debian", ARMOR),
+            Repository("flat", "file:///srv/flat", trusted=True, suites=("./",)),
+        ),
+    )
+    stanzas = {name: archive.stanza() for name, archive in sources.further(recipe).items()}
+    assert stanzas["site"] == (
+        "Types: deb\nURIs: https://site.example/debian\nSuites: bookworm\nComponents: main\nSigned-By: \n"
+        " -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQ==\n -----END PGP PUBLIC KEY BLOCK-----\n"
+    )
+    assert stanzas["flat"] == "Types: deb\nURIs: file:///srv/flat\nSuites: ./\nTrusted: yes\n"
+
+
+def test_a_recipes_proxy_takes_the_place_of_the_heads() -> None:
+    lines = sources.acquire_settings("http://cache.example:3142")
+    assert [line for line in lines if "::proxy" in line.lower()] == [
+        'Acquire::http::Proxy "http://cache.example:3142";',
+        'Acquire::https::Proxy "http://cache.example:3142";',
+    ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds Debian roots with mmdebstrap."""
+"""Builds roots of Debian, Ubuntu and their kin with mmdebstrap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import identity, sources
+from rookery.head.build import foreign, identity, sources
 from rookery.head.build.apart import PROGRAMS, apart, require
 from rookery.head.build.builder import SOURCE_DATE, BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe
@@ -18,7 +18,6 @@ from rookery.head.progress import OnProgress, Progress
 from rookery.run import RunError, run
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-COMPONENTS = ("main",)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?([=/][A-Za-z0-9.+:~_-]+)?")
 _HOOKS = Path("/usr/share/mmdebstrap/hooks")
 _MARK = "rookery-step:"
@@ -41,7 +40,7 @@ CLEANED = (
 
 
 class DebBuilder:
-    """Debian, by mmdebstrap, from the recipe's mirror or the archives that the head itself uses."""
+    """Debian or Ubuntu, by mmdebstrap: from the recipe's mirror, the head's own archives, or the distribution's."""
 
     def check(self, recipe: Recipe) -> None:
         """See Builder.check."""
@@ -51,7 +50,23 @@ class DebBuilder:
                 kind=ErrorKind.FORBIDDEN,
                 hint="run the head as root",
             )
-        require({"mmdebstrap": "mmdebstrap", **PROGRAMS}, "building a Debian image")
+        require({"mmdebstrap": "mmdebstrap", **PROGRAMS}, f"building a {recipe.distribution.capitalize()} image")
+        if recipe.distribution not in sources.FAMILIES:
+            raise RookeryError(
+                f"mmdebstrap does not build {recipe.distribution}",
+                kind=ErrorKind.INVALID,
+                hint=f"it builds {', '.join(sources.FAMILIES)}",
+            )
+        if recipe.groups:
+            raise RookeryError(
+                "deb packages have no groups",
+                kind=ErrorKind.INVALID,
+                hint="leave 'groups' out of the recipe, and name packages, or tasks as in 'task-ssh-server'",
+            )
+        foreign.check(recipe.architecture)
+        # Keys that are not there are told before anything is fetched.
+        sources.of_recipe(recipe)
+        sources.further(recipe)
         for name in recipe.wanted:
             if not _PACKAGE.fullmatch(name):
                 raise RookeryError(
@@ -65,7 +80,11 @@ class DebBuilder:
         meter = _Meter(site.on_progress)
         try:
             run(
-                [*apart(site.network_namespace), *_command(recipe, site.tree, site.scratch)],
+                [
+                    *apart(site.network_namespace),
+                    *foreign.words(recipe.architecture),
+                    *_command(recipe, site.tree, site.scratch),
+                ],
                 on_line=meter.line,
                 cancel=site.cancel,
                 env={
@@ -85,34 +104,43 @@ class DebBuilder:
 
 
 def _command(recipe: Recipe, tree: Path, scratch: Path) -> list[str | Path]:
+    base, further = sources.of_recipe(recipe), sources.further(recipe)
     argv: list[str | Path] = [
         *("mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=minbase"),
         f"--architectures={ARCHITECTURES[recipe.architecture]}",
-        f"--components={','.join(recipe.components or COMPONENTS)}",
+        f"--components={','.join(sources.components(recipe))}",
         f"--include={','.join(recipe.wanted)}",
         # An image lists what it holds; what it does not list it does not need.
         '--aptopt=APT::Install-Recommends "false"',
         "--dpkgopt=force-unsafe-io",
-        *(f"--aptopt={line}" for line in sources.acquire_settings()),
+        *(f"--aptopt={line}" for line in sources.acquire_settings(recipe.proxy)),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
         *(f"--dpkgopt=path-include={pattern}" for pattern in recipe.keep),
     ]
+    for name, archive in further.items():
+        path = scratch / f"{name}.sources"
+        path.write_text(archive.stanza())
+        # Before other hooks, of which one reads all lists, for good.
+        argv.append(f'--setup-hook=cp {shlex.quote(str(path))} "$1/etc/apt/sources.list.d/"')
+    hooks = []
     # Debian 12 and later: merge /usr by symbolic links at once, or the package that converts brings perl (45 MB).
     if (_HOOKS / "maybe-merged-usr").is_dir():
-        argv.append(f"--hook-dir={_HOOKS / 'maybe-merged-usr'}")
+        hooks.append("maybe-merged-usr")
+    if any(uri.startswith("file:") for archive in (*base, *further.values()) for uri in archive.uris):
+        hooks.append("file-mirror-automount")  # apt inside the root reads it as well
+    argv += [f"--hook-dir={_HOOKS / hook}" for hook in hooks]
     argv += [f"--customize-hook={hook}" for hook in _hooks(recipe, scratch)]
-    return [*argv, recipe.suite, tree, *_mirrors(recipe, scratch)]
+    return [*argv, recipe.suite, tree, *_mirrors(recipe, base, scratch)]
 
 
-def _mirrors(recipe: Recipe, scratch: Path) -> list[str | Path]:
+def _mirrors(recipe: Recipe, archives: Sequence[sources.Archive], scratch: Path) -> list[str | Path]:
     """mmdebstrap's arguments that say where packages are; none for its default of the distribution."""
-    if recipe.mirror:
-        return [recipe.mirror]
-    own = sources.own_archives(recipe.distribution, recipe.suite, recipe.components or COMPONENTS)
-    if not own:
+    if recipe.mirror and not any(archive.signed_by for archive in archives):
+        return [recipe.mirror]  # it finds the keys
+    if not archives:
         return []
     path = scratch / f"{recipe.distribution}.sources"  # apt on the node knows it by this name
-    path.write_text("\n".join(archive.stanza() for archive in own))
+    path.write_text("\n".join(archive.stanza() for archive in archives))
     return [path]
 
 
@@ -154,6 +182,7 @@ class _Meter:
         self._tell = on_progress
         self._stage, self._packages, self._done = "starting", 0, 0
         self.errors: list[str] = []
+        self.warnings: list[str] = []
         self.step: tuple[str, int] | None = None
 
     def line(self, line: str) -> None:
@@ -162,6 +191,8 @@ class _Meter:
             self.step, self._stage = (kind, int(number)), "running the recipe's commands"
         if line.startswith(("E:", "dpkg: error", "chroot: failed")):
             self.errors.append(line.removeprefix("E:").strip())
+        if line.startswith(("Err:", "W: GPG error", "W: Failed to fetch")):
+            self.warnings.append(line)
         for start, stage in self._STAGES:
             if line.startswith(start):
                 self._stage, self._done = stage, 0
@@ -178,7 +209,7 @@ class _Meter:
 
 def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
     """The failure in the recipe's terms."""
-    details = "\n".join([*dict.fromkeys(meter.errors), error.record.details])
+    details = "\n".join([*dict.fromkeys([*meter.warnings, *meter.errors]), error.record.details])
     if meter.step is not None:
         kind, index = meter.step
         what = (
@@ -192,16 +223,26 @@ def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
     text = "\n".join(meter.errors)
     if missing := re.findall(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text):
         names = ", ".join(dict.fromkeys(first or second for first, second in missing))
-        areas = ", ".join(recipe.components or COMPONENTS)
+        areas = ", ".join(sources.components(recipe))
         return RookeryError(
             f"no package {names} in {recipe.distribution} {recipe.suite} ({areas})",
             kind=ErrorKind.INVALID,
             details=details,
             hint="correct the recipe's 'packages', or add the archive area to 'components'",
         )
-    if re.search(r"Failed to fetch|Could not (resolve|connect)|Temporary failure|Unable to connect", details):
+    archive = _archive(recipe, [*meter.errors, *meter.warnings])
+    if re.search(r"NO_PUBKEY|BADSIG|EXPKEYSIG|is not signed|signatures were invalid|could ?n.t be verified", details):
         return RookeryError(
-            f"cannot reach the package archive of {recipe.distribution} {recipe.suite}",
+            f"{archive} is not signed by the key that it should be",
+            kind=ErrorKind.CORRUPT,
+            details=details,
+            hint="see that 'key' in the recipe is that archive's public key, and that nobody else answers in its place",
+        )
+    if re.search(
+        r"Failed to fetch|Could not (resolve|connect)|Temporary failure|Unable to connect|Release file", details
+    ):
+        return RookeryError(
+            f"cannot reach {archive}",
             kind=ErrorKind.UNAVAILABLE,
             details=details,
             hint="try 'apt update' on this head; another archive is named by the recipe's 'mirror'",
@@ -209,6 +250,16 @@ def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
     return RookeryError(
         f"installing {recipe.distribution} {recipe.suite} failed: {_last(meter.errors)}", details=details
     )
+
+
+def _archive(recipe: Recipe, lines: Sequence[str]) -> str:
+    """Which archive a failure is about, in the recipe's terms."""
+    for one in recipe.repositories:
+        # apt shows no slash at the end and no password, and of a directory's URL one slash where three are.
+        shown = re.sub(r"://[^/@\s]+@", "://", re.sub(r"^(file|copy):/+", r"\1:/", one.url)).rstrip("/")
+        if any(shown in line for line in lines):
+            return f"the repository {one.name} ({shown})"
+    return f"the package archive of {recipe.distribution} {recipe.suite}"
 
 
 def _last(errors: Sequence[str]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package archives that this head itself uses, for recipes that name no mirror.
+"""The archives of deb packages that a recipe's build uses: those it names, or else those that this head itself uses.
 
 Whoever runs the head has already said, for apt, which archive is near and allowed; asking again would only be a second
 place to be wrong. Formats: sources.list(5), one-line and deb822.
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import keys
+from rookery.head.build.recipe import Recipe
 from rookery.run import run, which
 
 _ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)")
@@ -23,7 +26,8 @@ _ACQUIRE = re.compile(
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive of binary packages. signed_by: path of a keyring or an armored key, may be empty."""
+    """One archive of binary packages. signed_by: path of a keyring, or an armored key as deb822 writes it
+    (`deb822_key`); may be empty."""
 
     uris: tuple[str, ...]
     suites: tuple[str, ...]
@@ -37,12 +41,90 @@ class Archive:
             "Types": "deb",
             "URIs": " ".join(self.uris),
             "Suites": " ".join(self.suites),
-            "Components": " ".join(self.components),
             **self.options,
         }
+        if self.components:
+            fields["Components"] = " ".join(self.components)
         if self.signed_by:
             fields["Signed-By"] = self.signed_by
         return "".join(f"{name}: {value}\n" for name, value in fields.items())
+
+
+@dataclass(frozen=True)
+class Family:
+    """A distribution of deb packages. components: its usual ones. archive: its address for an architecture (as in
+    `uname -m`). keyring: where its package `keyring_package` puts the keys of it. Empty: mmdebstrap knows them."""
+
+    components: tuple[str, ...]
+    archive: dict[str, str] = field(default_factory=dict)
+    keyring: str = ""
+    keyring_package: str = ""
+
+
+FAMILIES = {
+    "debian": Family(("main",)),
+    "ubuntu": Family(
+        ("main", "universe"),
+        {"x86_64": "http://archive.ubuntu.com/ubuntu", "aarch64": "http://ports.ubuntu.com/ubuntu-ports"},
+        "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+        "ubuntu-keyring",
+    ),
+}
+
+
+def components(recipe: Recipe) -> tuple[str, ...]:
+    """The archive areas that a recipe uses."""
+    return recipe.components or FAMILIES[recipe.distribution].components
+
+
+def of_recipe(recipe: Recipe) -> tuple[Archive, ...]:
+    """The archives of the recipe's distribution; empty: those that mmdebstrap itself knows for the suite.
+
+    Raises RookeryError `missing` when a keyring is not installed, and as keys.armored.
+    """
+    family = FAMILIES[recipe.distribution]
+    suites = (recipe.suite, f"{recipe.suite}-updates", f"{recipe.suite}-security")
+    found: tuple[Archive, ...] = ()
+    if recipe.mirror:
+        found = (Archive((recipe.mirror,), (recipe.suite,), components(recipe)),)
+    elif own := own_archives(recipe.distribution, recipe.suite, components(recipe)):
+        found = own
+    elif family.archive:
+        found = (Archive((family.archive[recipe.architecture],), suites, components(recipe)),)
+    if recipe.key:
+        signed_by = deb822_key(keys.armored(recipe.key, f"of {recipe.distribution}"))
+        return tuple(replace(archive, signed_by=signed_by) for archive in found)
+    return tuple(replace(archive, signed_by=archive.signed_by or _keyring(recipe)) for archive in found)
+
+
+def further(recipe: Recipe) -> dict[str, Archive]:
+    """The recipe's further repositories: name -> archive. Raises as `of_recipe`."""
+    return {
+        one.name: Archive(
+            (one.url,),
+            one.suites or (recipe.suite,),
+            () if any(suite.endswith("/") for suite in one.suites) else one.components or ("main",),
+            deb822_key(keys.armored(one.key, f"of the repository {one.name}")) if one.key else "",
+            {"Trusted": "yes"} if one.trusted else {},
+        )
+        for one in recipe.repositories
+    }
+
+
+def deb822_key(armor: str) -> str:
+    """An armored key as the value of a field: apt reads it from there, and the image needs no file for it."""
+    return "\n" + "\n".join(f" {line or '.'}" for line in armor.splitlines())
+
+
+def _keyring(recipe: Recipe) -> str:
+    family = FAMILIES[recipe.distribution]
+    if family.keyring and not Path(family.keyring).is_file():
+        raise RookeryError(
+            f"the keys of {recipe.distribution}'s archive are not on this machine ({family.keyring})",
+            kind=ErrorKind.MISSING,
+            hint=f"install its package {family.keyring_package}, or name the key in the recipe's 'key'",
+        )
+    return family.keyring
 
 
 def own_archives(
@@ -133,12 +215,17 @@ def parse_one_line(text: str) -> list[Archive]:
     return found
 
 
-def acquire_settings() -> tuple[str, ...]:
-    """How this head's apt reaches archives (proxy, certificates, retries), as lines of apt.conf(5)."""
-    if which("apt-config") is None:
-        return ()
-    lines = run(["apt-config", "dump"]).stdout.splitlines()
-    return tuple(line for line in lines if _ACQUIRE.fullmatch(line.strip()))
+def acquire_settings(proxy: str = "") -> tuple[str, ...]:
+    """How this head's apt reaches archives (proxy, certificates, retries), as lines of apt.conf(5).
+
+    proxy: URL of a proxy to take in the place of the head's own.
+    """
+    said = run(["apt-config", "dump"]).stdout.splitlines() if which("apt-config") is not None else []
+    lines = tuple(line for line in said if _ACQUIRE.fullmatch(line.strip()))
+    if not proxy:
+        return lines
+    own = tuple(f'Acquire::{scheme}::Proxy "{proxy}";' for scheme in ("http", "https"))
+    return (*(line for line in lines if "::proxy" not in line.lower()), *own)
 
 
 def _is_same(distribution: str, suite: str, os_release: Path) -> bool:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archives of deb packages that are not the head's own: Ubuntu's form, repositories with keys of their own, a mirror in
+a directory, a proxy, another architecture. Everything is built from archives that the test makes and signs."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import archives
+from lab.archives import Key, Package
+from rookery import files
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import foreign
+from rookery.head.build.builder import BuildSite, BuiltTree, find
+from rookery.head.build.deb import ARCHITECTURES
+from rookery.head.build.recipe import Recipe, Repository
+from rookery.head.progress import silent
+from rookery.run import run
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+SUITE = "noble"
+TOOL = "/usr/bin/site-tool"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shelf:
+    """Two archives below `top`: `ubuntu`, in Ubuntu's form, signed by `ours`; and `site`, by `theirs`."""
+
+    top: Path
+    ours: Key
+    theirs: Key
+
+    @property
+    def recipe(self) -> Recipe:
+        """Builds from the directory itself."""
+        return Recipe(
+            distribution="ubuntu",
+            suite=SUITE,
+            kernel="kernel-stand-in",
+            mirror=f"file://{self.top}/ubuntu",
+            key=self.ours.armor.strip(),
+            commands=(f"{TOOL} > /root/said",),
+            packages=("site-tool",),
+            repositories=(self.site(f"copy://{self.top}/site"),),
+        )
+
+    def site(self, url: str, key: str | None = None) -> Repository:
+        return Repository("site", url, self.theirs.armor.strip() if key is None else key, suites=("./",))
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    top = tmp_path_factory.mktemp("shelf")
+    top.chmod(0o755)
+    architecture = ARCHITECTURES[platform.machine()]
+    cache = top / "cache"
+    (cache / "partial").mkdir(parents=True)
+    (top / "status").touch()
+    # What a root cannot do without, as the head's own archive has it: not one of these packages says Debian or Ubuntu.
+    wanted = ["?essential", "apt", "usr-is-merged"]
+    settings = (f"Dir::State::status={top}/status", f"Dir::Cache::archives={cache}", "APT::Sandbox::User=root")
+    options = [word for setting in (*settings, "APT::Install-Recommends=false") for word in ("-o", setting)]
+    run(["apt-get", "-qq", "-y", *options, "--download-only", "install", *wanted], stdin=b"")
+    kernel = archives.deb(Package("kernel-stand-in", architecture=architecture), top)
+    tool = Package(
+        "site-tool",
+        files={TOOL: b"#!/bin/sh\ncat /var/lib/site-tool\n"},
+        modes={TOOL: 0o755},
+        scripts={"postinst": "echo set up > /var/lib/site-tool"},
+        requires=("kernel-stand-in",),
+    )
+    with (
+        archives.signing_key(top / "ours") as ours,
+        archives.signing_key(top / "theirs", "Site <site@site.example>") as theirs,
+    ):
+        shelf = Shelf(top, ours, theirs)
+        packages = sorted(cache.glob("*.deb"))
+        parts = {"main": packages, "universe": [kernel]}
+        archives.deb_archive(top / "ubuntu", SUITE, parts, architecture, ours)
+        (top / "site").mkdir()
+        archives.deb(tool, top / "site")
+        archives.flat_deb_archive(top / "site", theirs)
+        yield shelf
+    run(["rm", "-rf", top])
+
+
+def build(recipe: Recipe, place: Path) -> BuiltTree:
+    """Build the tree of a recipe in `place`/tree, as image.build does."""
+    builder = find(recipe.builder)
+    builder.check(recipe)
+    (place / "scratch").mkdir(parents=True)
+    place.chmod(0o755)
+    return builder.build(recipe, BuildSite(place / "tree", place / "scratch", silent, threading.Event()))
+
+
+def refused(recipe: Recipe, place: Path) -> RookeryError:
+    with pytest.raises(RookeryError) as caught:
+        build(recipe, place)
+    assert [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(place) in line] == []
+    run(["rm", "-rf", place])
+    return caught.value
+
+
+def test_an_archive_of_ubuntus_form_and_a_repository_with_its_own_key(shelf: Shelf, tmp_path: Path) -> None:
+    built = build(shelf.recipe, tmp_path)
+    tree = tmp_path / "tree"
+    try:
+        assert built.packages["site-tool"] == "1.0"
+        assert built.packages["kernel-stand-in"] == "1.0"  # of the component universe, which Ubuntu has by default
+        assert (tree / "root/said").read_text() == "set up\n"
+        lists = {path.name: path.read_text() for path in (tree / "etc/apt/sources.list.d").iterdir()}
+        assert sorted(lists) == ["0000ubuntu.sources", "site.sources"]
+        assert "Components: main universe\n" in lists["0000ubuntu.sources"]
+        # The keys came along: a node's apt can read both archives.
+        for text, key in ((lists["0000ubuntu.sources"], shelf.ours), (lists["site.sources"], shelf.theirs)):
+            assert key.armor.splitlines()[3] in text
+    finally:
+        run(["rm", "-rf", tree])
+
+
+def test_a_proxy_is_used_and_does_not_stay(shelf: Shelf, tmp_path: Path) -> None:
+    with archives.served(shelf.top) as (url, direct), archives.proxy() as (proxy, asked):
+        recipe = dataclasses.replace(
+            shelf.recipe,
+            mirror=f"{url}/ubuntu",
+            proxy=proxy,
+            repositories=(shelf.site(f"{url}/site", str(shelf.theirs.export(tmp_path / "theirs.gpg"))),),
+            packages=("site-tool", "no-such-penguin"),
+        )
+        error = refused(recipe, tmp_path / "place")
+    # All was asked of the proxy: it asked the server, and nobody else did.
+    assert f"{url}/ubuntu/dists/{SUITE}/InRelease" in asked
+    assert f"{url}/site/./InRelease" in asked
+    assert len(direct) <= len(asked)
+    assert error.kind is ErrorKind.INVALID
+    assert "no package no-such-penguin in ubuntu noble (main, universe)" in str(error)
+
+
+def test_a_repository_whose_key_is_another_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        shelf.recipe, repositories=(shelf.site(f"copy://{shelf.top}/site", shelf.ours.armor.strip()),)
+    )
+    error = refused(recipe, tmp_path / "place")
+    assert error.kind is ErrorKind.CORRUPT
+    assert "repository site" in str(error)
+    assert "'key'" in error.record.hint
+
+
+def test_a_mirror_whose_key_is_another_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    error = refused(dataclasses.replace(shelf.recipe, key=shelf.theirs.armor.strip()), tmp_path / "place")
+    assert error.kind is ErrorKind.CORRUPT
+    assert "the package archive of ubuntu" in str(error)
+
+
+def test_a_repository_that_does_not_answer_is_named(shelf: Shelf, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(shelf.recipe, repositories=(shelf.site("http://127.0.0.1:1/site"),))
+    error = refused(recipe, tmp_path / "place")
+    assert error.kind is ErrorKind.UNAVAILABLE
+    assert "repository site (http://127.0.0.1:1/site)" in str(error)
+
+
+def test_a_repository_without_what_was_asked_for(shelf: Shelf, tmp_path: Path) -> None:
+    with archives.served(shelf.top) as (url, _):
+        recipe = dataclasses.replace(shelf.recipe, repositories=(shelf.site(f"{url}/nothing"),))
+        error = refused(recipe, tmp_path / "place")
+    assert error.kind is ErrorKind.UNAVAILABLE
+    assert "repository site" in str(error)
+
+
+@pytest.fixture
+def emulated() -> Iterator[str]:
+    """An architecture that is not this machine's, whose programs the kernel gives to qemu-user: by what is registered
+    here, or by the same for the time of the test."""
+    architecture = "aarch64" if platform.machine() == "x86_64" else "x86_64"
+    word = f"qemu-{architecture}"
+    if run(["arch-test", ARCHITECTURES[architecture]], check=False).code == 0:
+        yield architecture
+        return
+    line = Path(f"/usr/lib/binfmt.d/{word}.conf").read_text().strip()
+    with files.scratch_directory(Path("/run"), "binfmt.") as place:
+        run(["mount", "-t", "binfmt_misc", "binfmt_misc", place])
+        try:
+            (place / "register").write_text(line.replace(f":{word}:", ":rookery-test:", 1))
+            try:
+                yield architecture
+            finally:
+                (place / "rookery-test").write_text("-1")
+        finally:
+            run(["umount", place])
+
+
+def test_another_architecture_is_built_through_qemu(emulated: str, tmp_path: Path) -> None:
+    recipe = Recipe(
+        distribution="debian",
+        suite="bookworm",
+        kernel="less",
+        architecture=emulated,
+        commands=("uname -m > /root/machine", "dpkg --print-architecture >> /root/machine"),
+    )
+    built = build(recipe, tmp_path)
+    tree = tmp_path / "tree"
+    try:
+        assert (tree / "root/machine").read_text().split() == [emulated, ARCHITECTURES[emulated]]
+        assert built.packages["less"]
+        # The machine's number stands in every program's header (elf(5), e_machine).
+        assert (tree / "usr/bin/less").read_bytes()[18] == {"aarch64": 183, "x86_64": 62}[emulated]
+        assert list(tree.glob("usr/bin/qemu-*")) == []
+    finally:
+        run(["rm", "-rf", tree])
+
+
+def test_without_emulation_an_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked with an arch-test that finds nothing, as on a machine without qemu."""
+    (tmp_path / "arch-test").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "arch-test").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(RookeryError) as caught:
+        foreign.check("aarch64" if platform.machine() == "x86_64" else "x86_64")
+    assert caught.value.kind is ErrorKind.MISSING
+    assert "qemu-user-static" in caught.value.record.hint
