@@ -52,6 +52,11 @@ if [ "$purpose" = test ]; then
     need apt-utils have apt-ftparchive
     need arch-test have arch-test
     need qemu-user-static have qemu-aarch64-static
+    need aria2 have aria2c
+    need transmission-cli have transmission-cli
+    need qbittorrent-nox have qbittorrent-nox
+    need wget have wget
+    need nginx-light have nginx
 fi
 if [ "$purpose" = bench ]; then
     need nginx-light have nginx
@@ -86,8 +91,9 @@ if [ -n "$missing" ]; then
             trap 'rm -f $clusters/rookery-tests.conf' EXIT
             ;;
     esac
-    # The benchmark runs these servers in namespaces of its own; their packages would start them for the whole machine.
-    if [ "$purpose" = bench ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+    # Benchmark and tests run these servers in namespaces of their own; their packages would start them for the whole
+    # machine.
+    if [ "$purpose" != demo ] && [ ! -e /usr/sbin/policy-rc.d ]; then
         printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
         chmod 755 /usr/sbin/policy-rc.d
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
@@ -100,7 +106,7 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     rm -f "$log"
-    if [ "$purpose" = bench ] && have systemctl >/dev/null; then
+    if [ "$purpose" != demo ] && have systemctl >/dev/null; then
         for package in $missing; do # nor at the next boot
             case $package in
                 nginx-light) systemctl disable nginx.service ;;

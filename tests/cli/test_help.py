@@ -79,7 +79,7 @@ def test_commands_of_the_readme_are_there() -> None:
         "image history", "image rollback", "image gc",
         "image open", "image shell", "image exec", "image edit", "image publish", "image trees", "image close",
         "image capture",
-        "node add", "node set",
+        "node add", "node set", "mirror add", "mirror list", "mirror show", "mirror check", "mirror rm",
         "node list", "node show", "node rm", "node rename", "seeding stop",
     } == set(IDS)  # fmt: skip
 

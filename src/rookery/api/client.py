@@ -13,6 +13,7 @@ import httpx
 
 from rookery import codec
 from rookery.api import routes, versions
+from rookery.api.mirrors import AddMirror, CheckMirror, MirrorDetails, Mirrors
 from rookery.api.trees import Capture, OpenTree, PublishTree, Tree, Trees
 from rookery.api.types import (
     AddNodes,
@@ -219,6 +220,26 @@ class Client:
     def ticket(self, ticket: NewTicket) -> Ticket:
         """A new ticket for one version."""
         return self._call(Ticket, "POST", routes.TICKETS, body=ticket)
+
+    def mirrors(self) -> Mirrors:
+        """All mirrors."""
+        return self._call(Mirrors, "GET", routes.MIRRORS)
+
+    def mirror(self, name: str) -> MirrorDetails:
+        """One mirror with its files."""
+        return self._call(MirrorDetails, "GET", _path(routes.MIRROR, name=name))
+
+    def add_mirror(self, add: AddMirror) -> Job:
+        """Start checking a mirror that is to be registered."""
+        return self._call(Job, "POST", routes.MIRRORS, body=add)
+
+    def check_mirror(self, name: str, check: CheckMirror) -> Job:
+        """Start checking a mirror; the job fails with kind `corrupt` or `unavailable` when it is not good."""
+        return self._call(Job, "POST", _path(routes.MIRROR_CHECKS, name=name), body=check)
+
+    def remove_mirror(self, name: str) -> Removed:
+        """Forget a mirror."""
+        return self._call(Removed, "DELETE", _path(routes.MIRROR, name=name))
 
     def _call(
         self, cls: type[T], method: str, path: str, query: Mapping[str, str] | None = None, body: object = None

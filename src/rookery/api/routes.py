@@ -29,3 +29,6 @@ TREES = f"{PREFIX}/trees"  # GET -> Trees; POST OpenTree -> Job
 TREE = f"{PREFIX}/trees/{{name}}"  # GET -> Tree; DELETE -> Removed
 TREE_PUBLICATIONS = f"{PREFIX}/tree-publications"  # POST PublishTree -> Job
 CAPTURES = f"{PREFIX}/captures"  # POST Capture -> Job
+MIRRORS = f"{PREFIX}/mirrors"  # GET -> Mirrors; POST AddMirror -> Job
+MIRROR = f"{PREFIX}/mirrors/{{name}}"  # GET -> MirrorDetails; DELETE -> Removed
+MIRROR_CHECKS = f"{PREFIX}/mirrors/{{name}}/checks"  # POST CheckMirror -> Job

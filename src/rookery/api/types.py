@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
+from rookery.api.files import OfferedVersion
 from rookery.codec import Length, Range
 from rookery.errors import ErrorRecord
 
@@ -369,12 +370,14 @@ class NewTicket:
 
 @dataclass(frozen=True)
 class Ticket:
-    """url: with the ticket in it, for `rookery fetch`. key: the site's public key (64 hex digits)."""
+    """url: with the ticket in it, for `rookery fetch`. key: the site's public key (64 hex digits). offer: the same
+    version for clients that are not ours."""
 
     url: str
     key: str
     version: str
     expires_at: float
+    offer: OfferedVersion
 
 
 @dataclass(frozen=True)

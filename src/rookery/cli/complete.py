@@ -57,6 +57,15 @@ def trees(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def mirrors(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of mirrors."""
+    try:
+        with _client(ctx) as client:
+            return [mirror.name for mirror in client.mirrors().mirrors if mirror.name.startswith(incomplete)]
+    except RookeryError:
+        return []
+
+
 def references(ctx: typer.Context, incomplete: str) -> list[str]:
     """`name:tag` of every tagged version."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
@@ -38,9 +38,15 @@ def follow(client: Client, begin: Callable[[], Job]) -> Job:
     Raises RookeryError: the job's own error, or `cancelled` when the user pressed Ctrl-C (the job is cancelled then).
     """
     ended = outcome(client, begin)
-    if ended.state is not JobState.DONE:
-        raise RookeryError.from_record(ended.error) if ended.error else RookeryError(f"{ended.kind} failed")
+    require_done([ended])
     return ended
+
+
+def require_done(ended: Iterable[Job]) -> None:
+    """Raise the error of the first job that was not done."""
+    for job in ended:
+        if job.state is not JobState.DONE:
+            raise RookeryError.from_record(job.error) if job.error else RookeryError(f"{job.kind} failed")
 
 
 def reference(job: Job) -> str:

@@ -23,6 +23,7 @@ from rookery.cli import (
     image_trees,
     image_versions,
     init,
+    mirror,
     node,
     publish,
     serve,
@@ -99,6 +100,7 @@ for commands in (image_versions.app, image_trees.app, image_capture.app):
     image.app.add_typer(commands)
 app.add_typer(image.app, name="image")
 app.add_typer(node.app, name="node")
+app.add_typer(mirror.app, name="mirror")
 app.add_typer(deploy.seeding, name="seeding")
 app.add_typer(dhcp.app, name="dhcp")
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,9 @@ import typer
 
 from rookery.api import types
 from rookery.api.client import Client
-from rookery.cli import complete, jobs, render
+from rookery.cli import complete, foreign, jobs, render
 from rookery.cli.connection import speaks_to_head
+from rookery.cli.foreign import ClientKind
 from rookery.cli.options import Json
 from rookery.cli.render import examples
 
@@ -48,10 +48,15 @@ def publish(
         f"{version.image}:{tag} is version {render.short(version.id)}, {render.size(version.size)}; fetch it with:",
         markup=False,
     )
-    typer.echo(fetch_command(offered))
+    typer.echo(foreign.command(ClientKind.ROOKERY, offered))
 
 
-@app.command("ticket", epilog=examples("rookery ticket models:v3", "rookery ticket base --days 30 --json"))
+@app.command(
+    "ticket",
+    epilog=examples(
+        "rookery ticket models:v3", "rookery ticket base --for aria2", "rookery ticket base --days 30 --json"
+    ),
+)
 @speaks_to_head
 def ticket(
     client: Client,
@@ -59,9 +64,12 @@ def ticket(
         str, typer.Argument(metavar="NAME[:TAG]", help="What may be fetched.", autocompletion=complete.references)
     ],
     days: Days = 7,
+    client_kind: Annotated[
+        ClientKind, typer.Option("--for", help="Which program shall fetch: urls prints the URLs alone.")
+    ] = ClientKind.ROOKERY,
     as_json: Json = False,
 ) -> None:
-    """Make a ticket for one version and print the 'rookery fetch' command that uses it.
+    """Make a ticket for one version and print the command that fetches with it.
 
     Whoever has the ticket may fetch this version, and nothing else, until it expires.
     """
@@ -69,9 +77,4 @@ def ticket(
     if as_json:
         render.show_json(offered)
     else:
-        typer.echo(fetch_command(offered))
-
-
-def fetch_command(offered: types.Ticket) -> str:
-    """The command that fetches what a ticket is for, ready to paste."""
-    return shlex.join(["rookery", "fetch", offered.url, "--to", "."])
+        typer.echo(foreign.command(client_kind, offered))

@@ -38,6 +38,7 @@ from rookery.head.http.published import Published
 from rookery.head.http.services import Services
 from rookery.head.init import database_url
 from rookery.head.jobs import Jobs
+from rookery.head.mirrors.rounds import Rounds, Watcher
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
@@ -168,6 +169,10 @@ def _start(stack: contextlib.ExitStack, config: Config, paths: Paths, address: s
     child = _dnsmasq(stack, config, paths, address, catalog)
     jobs = Jobs()
     stack.callback(jobs.stop)
+    if config.files.check:
+        watcher = Watcher(Rounds(catalog, store, url), config.files.check)
+        watcher.start()
+        stack.callback(watcher.stop)
     catalog.add_event("head", "started", f"rookery {__version__} serves at {url}")
     return Services(
         config=config,

@@ -57,8 +57,8 @@ class Blob:
 
     name: file name without a directory. size: bytes. sha256: 64 hex digits of the whole file. info_hash: the torrent's
     v2 info-hash (SHA-256 of the info dictionary, BEP 52; 64 hex digits), or empty for a blob that only HTTP carries.
-    info_hash_v1: its v1 info-hash (SHA-1, BEP 3; 40 hex digits), or empty. chunks: SHA-256 of its chunk index
-    (wire/chunks.py; 64 hex digits), or empty for a blob without one.
+    info_hash_v1: the info-hash of its v1 form, by which swarms know it (torrents.py; SHA-1, 40 hex digits), or empty.
+    chunks: SHA-256 of its chunk index (wire/chunks.py; 64 hex digits), or empty for a blob without one.
     """
 
     role: Role

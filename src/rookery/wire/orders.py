@@ -31,13 +31,14 @@ class Source:
     head: base URL of the head's HTTP (`http://10.0.0.1:8470`); blobs and torrents are under it (wire/routes.py).
     credential: bearer for those, and the last path element of the announce URL. seeders: `address:port` of the head's
     own seeders, so that a node can tell the head's bytes from its peers'. rate: cap on what a node gives while it
-    fetches, bytes per second, 0 none.
+    fetches, bytes per second, 0 none. mirrors: by SHA-256 of a blob, URLs of further copies: web seeds (BEP 19).
     """
 
     head: Annotated[str, Length(512)]
     credential: Annotated[str, Length(256)]
     seeders: Annotated[tuple[str, ...], Length(64)] = ()
     rate: Annotated[int, Range(0, 2**40)] = 0
+    mirrors: Annotated[dict[str, tuple[str, ...]], Length(64)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

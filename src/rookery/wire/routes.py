@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, urlencode
+
 START = "/boot/start.ipxe"  # GET, no credential: a fixed iPXE script that leads to SCRIPT
 SCRIPT = "/boot/script.ipxe"  # GET ?mac=&uuid=&arch=&firmware=: the script for exactly this machine
 LOADER = "/boot/loader"  # GET LOADER/{file}: iPXE for UEFI HTTP boot
@@ -18,6 +20,9 @@ CHUNKS = "/chunks"  # GET CHUNKS/{sha256 of the blob}, credential -> chunk index
 ANNOUNCE = "/announce"  # GET ANNOUNCE/{credential}?info_hash=...: the tracker (BEP 3)
 CHAIN = "/chain"  # POST CHAIN/{sha256 of the blob} Ask, credential -> Place
 FETCH = "/fetch"  # GET FETCH/{image[:tag]}?ticket=...: FetchOffer
+FILES = (
+    "/files"  # GET FILES/{image}/{version}/{file}[.torrent|.meta4]: for clients that are not ours (head/http/files.py)
+)
 
 
 def announce_url(head: str, credential: str) -> str:
@@ -38,3 +43,10 @@ def torrent_url(head: str, sha256: str) -> str:
 def chunks_url(head: str, sha256: str) -> str:
     """Where the chunk index of a blob is."""
     return f"{head.rstrip('/')}{CHUNKS}/{sha256}"
+
+
+def file_url(head: str, parts: tuple[str, ...], ticket: str = "") -> str:
+    """Where a file is for clients that are not ours: `parts` are the image, the version's id and the file's name; fewer
+    lead to a page that lists what is there."""
+    query = f"?{urlencode({'ticket': ticket})}" if ticket else ""
+    return "/".join([f"{head.rstrip('/')}{FILES}", *(quote(part, safe="") for part in parts)]) + query

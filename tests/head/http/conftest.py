@@ -23,7 +23,7 @@ from rookery.head.boot import loaders
 from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Version
-from rookery.head.config import Config, Network, Paths
+from rookery.head.config import Config, Files, Network, Paths
 from rookery.head.fleet.credentials import Credentials
 from rookery.head.fleet.fleet import Fleet
 from rookery.head.http.app import create_app
@@ -88,13 +88,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_head(directory: Path) -> Iterator[RunningHead]:
+def running_head(directory: Path, files: Files | None = None) -> Iterator[RunningHead]:
     paths = Paths(directory)
     for path in (paths.work, paths.boot):
         path.mkdir(parents=True)
     wire = network.take_port(LOOPBACK, 0)
     port = int(wire.getsockname()[1])
-    config = Config(network=Network(address=LOOPBACK, port=port, swarm_port=free_port()))
+    config = Config(network=Network(address=LOOPBACK, port=port, swarm_port=free_port()), files=files or Files())
     agent = paths.boot / "agent.cpio"
     agent.write_bytes(b"an agent")
     digest = hashlib.sha256(b"an agent").hexdigest()
@@ -173,4 +173,11 @@ def head(tmp_path: Path) -> Iterator[RunningHead]:
 def lasting_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHead]:
     """One for a whole module: for tests that leave nothing behind that others would see."""
     with running_head(tmp_path_factory.mktemp("lasting") / "head") as running:
+        yield running
+
+
+@pytest.fixture
+def open_head(tmp_path: Path) -> Iterator[RunningHead]:
+    """One whose files are public."""
+    with running_head(tmp_path / "open", Files(public=True, priority=3, location="fr")) as running:
         yield running

@@ -29,6 +29,11 @@ POST /api/v1/nodes
 PATCH /api/v1/nodes
 DELETE /api/v1/nodes
 GET /api/v1/nodes/{name}
+GET /api/v1/mirrors
+POST /api/v1/mirrors
+GET /api/v1/mirrors/{name}
+DELETE /api/v1/mirrors/{name}
+POST /api/v1/mirrors/{name}/checks
 POST /api/v1/builds
 POST /api/v1/deploy
 POST /api/v1/publications
@@ -51,7 +56,12 @@ GET /boot/loader/{name}
 GET /boot/script.ipxe
 GET /boot/start.ipxe
 POST /chain/{sha256}
+GET /chunks/{sha256}
 GET /fetch/{reference}
+GET /files/
+GET /files/{image}/
+GET /files/{image}/{version}
+GET /files/{image}/{version}/{file}
 POST /node/hello
 GET /node/orders
 POST /node/report

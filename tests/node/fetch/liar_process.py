@@ -11,11 +11,13 @@ import libtorrent as lt
 from rookery import codec
 from rookery.wire import engine, routes
 from rookery.wire.orders import FetchOffer
+from rookery.wire.torrents import v1_form
 
 offer = codec.loads(FetchOffer, Path(sys.argv[1]).read_bytes())
 settings = {**engine.node_settings(), "disable_hash_checks": True}
 session = lt.session(settings)
-params = lt.load_torrent_buffer(Path(sys.argv[1]).with_name("torrent").read_bytes())
+torrent = Path(sys.argv[1]).with_name("torrent").read_bytes()
+params = lt.load_torrent_buffer(lt.bencode(v1_form(lt.bdecode(torrent))))
 params.save_path, params.renamed_files = str(Path(sys.argv[2]).parent), {0: Path(sys.argv[2]).name}
 params.trackers = [routes.announce_url(offer.source.head, offer.source.credential)]
 params.flags = lt.torrent_flags.seed_mode

@@ -127,7 +127,7 @@ class Fleet:
             )
         version = self._catalog.version(node.version)
         hosts, nodes = self._all_hosts()
-        return orders_for(node, version, self._config, self._source(credential), hosts, nodes)
+        return orders_for(node, version, self._config, self._source(credential, version), hosts, nodes)
 
     def report(self, name: str, report: Report) -> Answer:
         """Take a node's report and answer it."""
@@ -180,7 +180,7 @@ class Fleet:
                 kind=ErrorKind.FORBIDDEN,
                 hint="ask for a new ticket on the head, or name the version as NAME@ID",
             )
-        return FetchOffer(version.manifest, self._source(secret))
+        return FetchOffer(version.manifest, self._source(secret, version))
 
     # What the operator calls
 
@@ -307,8 +307,11 @@ class Fleet:
             architecture=manifest.architecture,
         )
 
-    def _source(self, credential: str) -> Source:
-        return Source(self._head, credential, self._seeders, self._config.swarm.node_rate)
+    def _source(self, credential: str, version: Version) -> Source:
+        sha256s = [blob.sha256 for blob in parse_payload(version.manifest.signed_bytes).blobs]
+        places = self._catalog.places(sha256s)
+        mirrors = {sha256: tuple(place.url for place in there) for sha256, there in places.items()}
+        return Source(self._head, credential, self._seeders, self._config.swarm.node_rate, mirrors)
 
     def _all_hosts(self) -> tuple[tuple[str, ...], int]:
         """(lines of /etc/hosts, number of nodes), read once a second at most: all nodes of a cluster ask together."""

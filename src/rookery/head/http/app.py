@@ -14,10 +14,12 @@ from rookery.api import types, versions
 from rookery.head.http import (
     announce,
     chain,
+    files,
     machines,
     operate_head,
     operate_images,
     operate_jobs,
+    operate_mirrors,
     operate_nodes,
     operate_trees,
     operate_versions,
@@ -66,9 +68,10 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Rookery", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
     app.add_middleware(Limits)
-    guard = Guard(services.credentials, services.fleet)
+    guard = Guard(services.credentials, services.fleet, public=services.config.files.public)
     app.include_router(machines.boot_router(services))
     app.include_router(machines.node_router(services, guard))
+    app.include_router(files.router(services, guard))
     racks = announce.racks_of(services)
     answerer = announce.Answerer(services, guard, racks)
     app.include_router(announce.router(answerer))
@@ -76,7 +79,15 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(chain.router(services, guard, racks))
     # HTTPBearer stands in the OpenAPI document; the guard does the checking.
     operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])
-    for part in (operate_head, operate_nodes, operate_images, operate_jobs, operate_versions, operate_trees):
+    for part in (
+        operate_head,
+        operate_nodes,
+        operate_images,
+        operate_jobs,
+        operate_versions,
+        operate_trees,
+        operate_mirrors,
+    ):
         operator.include_router(part.router(services))
     app.include_router(operator)
 
@@ -84,7 +95,9 @@ def create_app(services: Services) -> FastAPI:
         if app.openapi_schema is None:
             made = get_openapi(title=app.title, version=app.version, routes=app.routes, description=_ABOUT)
             known = made.setdefault("components", {}).setdefault("schemas", {})
-            known.update(schema.components((*_TAKEN, *_GIVEN)))
+            known.update(
+                schema.components((*_TAKEN, *_GIVEN, *operate_mirrors.TAKEN, *operate_mirrors.GIVEN, files.GIVEN))
+            )
             app.openapi_schema = made
         return app.openapi_schema
 

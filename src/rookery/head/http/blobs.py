@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +71,10 @@ async def send_file(
     *,
     media_type: str = "application/octet-stream",
     on_sent: Callable[[int], None] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Response:
-    """The response with a file whose SHA-256 is `sha256`; `on_sent` gets the count of each part that went out.
+    """The response with a file whose SHA-256 is `sha256`; `on_sent` gets the count of each part that went out. more:
+    further headers.
 
     Raises RookeryError `not-found` when the file is not there.
     """
@@ -82,7 +84,8 @@ async def send_file(
         raise RookeryError(f"no blob {sha256[:64]}", kind=ErrorKind.NOT_FOUND) from None
     etag = f'"{sha256}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=31536000, immutable"}
-    if _matches(request.headers.get("if-none-match"), etag):
+    headers |= more or {}
+    if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     span = span_of(request.headers.get("range"), request.headers.get("if-range"), etag, size)
     if span is None:
@@ -96,7 +99,8 @@ async def send_file(
     return StreamingResponse(_parts(path, span, on_sent), status, headers, media_type)
 
 
-def _matches(if_none_match: str | None, etag: str) -> bool:
+def matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether a caller has it already, by its If-None-Match."""
     if if_none_match is None:
         return False
     return any(item.strip().removeprefix("W/") in {etag, "*"} for item in if_none_match.split(","))

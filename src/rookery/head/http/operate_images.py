@@ -15,6 +15,7 @@ from rookery.api import routes, types
 from rookery.head.catalog.rows import Version
 from rookery.head.http import views
 from rookery.head.http.bodies import answer, body
+from rookery.head.http.offers import Offers
 from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
 from rookery.wire import routes as wire
@@ -61,6 +62,7 @@ class _Images:
         self._services = services
         self._catalog = services.catalog
         self._published = services.published
+        self._offers = Offers(services)
 
     def remove(self, name: str, version: str) -> tuple[types.Removed, set[str]]:
         """What was removed, and the SHA-256 of its blobs."""
@@ -93,4 +95,5 @@ class _Images:
         reference = quote(f"{version.image}@{version.id[:12]}", safe="@")
         query = urlencode({"ticket": secret, "key": self._services.key.public})
         url = f"{self._services.url}{wire.FETCH}/{reference}?{query}"
-        return types.Ticket(url, self._services.key.public, version.id, time.time() + wanted.seconds)
+        offer = self._offers.of_ticket(version, secret)
+        return types.Ticket(url, self._services.key.public, version.id, time.time() + wanted.seconds, offer)

@@ -16,10 +16,12 @@ from starlette.responses import JSONResponse, Response
 
 from rookery.errors import ErrorKind, ErrorRecord, RookeryError, record_of
 from rookery.log import logger
+from rookery.wire import routes
 
 log = logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_CHALLENGE = 'Basic realm="a ticket as the password, any user"'  # browsers and wget ask for it then
 
 STATUS = {
     ErrorKind.INVALID: 422,
@@ -77,8 +79,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
-    return problem(record_of(error))
+async def _ours(request: Request, error: Exception) -> Response:
+    record = record_of(error)
+    if record.kind is ErrorKind.UNAUTHORIZED and request.url.path.startswith(routes.FILES):
+        return problem(record, headers={"WWW-Authenticate": _CHALLENGE})
+    return problem(record)
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import libtorrent as lt
 
@@ -25,6 +25,7 @@ from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
 from rookery.relay.growing import Growing
 from rookery.wire import engine
+from rookery.wire.torrents import v1_form
 
 log = logger(__name__)
 
@@ -104,13 +105,16 @@ class Seeder:
         session = self._running()
         try:
             params = lt.load_torrent_buffer(torrent)
+            hybrid = params.info_hashes
+            if hybrid.has_v2() and hybrid.has_v1():
+                params = lt.load_torrent_buffer(lt.bencode(v1_form(cast("dict[bytes, Any]", lt.bdecode(torrent)))))
         except (RuntimeError, ValueError) as error:
             raise RookeryError(f"the torrent of {path.name} cannot be read: {error}", kind=ErrorKind.INVALID) from error
-        if params.ti is None or not params.info_hashes.has_v2():
+        if params.ti is None or not hybrid.has_v2():
             raise RookeryError(f"the torrent of {path.name} has no v2 info-hash", kind=ErrorKind.INVALID)
         if not path.is_file():
             raise RookeryError(f"there is no blob {path}", kind=ErrorKind.NOT_FOUND)
-        info_hash = str(params.info_hashes.v2)
+        info_hash = str(hybrid.v2)
         params.save_path = str(path.parent)
         params.renamed_files = {0: path.name}
         params.trackers = []

@@ -6,7 +6,7 @@ The announce URL is different for every caller (it carries the caller's credenti
 Why hybrid: only v2's digests are strong enough to be named in a signed manifest. v2 alone was tried with libtorrent
 2.1.1: a download of 12 MB at 3 MB/s had written nothing to its file until the last piece was there (hybrid: every
 piece within a second), so a node that was killed began again at zero; and no block was told of, so nobody could say who
-had given it.
+had given it. Swarms use its v1 form (wire/torrents.py): aria2 computes a wrong info-hash of every hybrid torrent.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish.pieces import PieceDigester, PieceDigests
 from rookery.head.publish.publish import MadeTorrent
 from rookery.wire.manifest import require_sha256
+from rookery.wire.torrents import v1_form
 
 STAGE = "hashing pieces"
 
@@ -59,7 +60,8 @@ def make_torrent(
     entry: dict[bytes, Any] = {b"info": info, b"piece layers": layers}
     torrent: bytes = lt.bencode(entry)
     hashes = lt.load_torrent_buffer(torrent).info_hashes
-    return MadeTorrent(torrent, require_sha256(str(hashes.v2), "v2 info-hash"), str(hashes.v1))
+    in_swarms = lt.load_torrent_buffer(lt.bencode(v1_form(entry))).info_hashes
+    return MadeTorrent(torrent, require_sha256(str(hashes.v2), "v2 info-hash"), str(in_swarms.v1))
 
 
 def _digest(path: Path, name: str, on_progress: OnProgress, cancel: threading.Event) -> PieceDigests:

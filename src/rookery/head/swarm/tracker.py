@@ -104,7 +104,7 @@ class _Swarm:
 
 
 def interval_for(members: int) -> int:
-    """Seconds between two announces of one node: hybrid torrents announce twice, once for each info-hash."""
+    """Seconds between two announces of one node, so that all together stay at half of ANNOUNCES_PER_SECOND."""
     return min(max(SHORTEST_INTERVAL, 2 * members // ANNOUNCES_PER_SECOND), LONGEST_INTERVAL)
 
 

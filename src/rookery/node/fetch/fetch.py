@@ -190,7 +190,9 @@ class Fetcher:
     def _mesh(self, swarm: Swarm, chain: Chain, metainfo: Metainfo, start: Start, part: Path) -> None:
         """Go on where the chain ended."""
         known = any(start.pieces) or any(start.parts.blocks) or chain.running
-        swarm.join(metainfo, part, have=chain.book.have() if known else None, unfinished=start.parts.unfinished())
+        have = chain.book.have() if known else None
+        web_seeds = self._source.mirrors.get(self._blob.sha256, ())
+        swarm.join(metainfo, part, have=have, unfinished=start.parts.unfinished(), web_seeds=web_seeds)
         on_whole = None if not known else chain.pass_on if chain.running else _nothing
         loop = Loop(swarm, metainfo, self._blob, self._source, self._ledger, self._limits, on_whole)
         told = Transfer()

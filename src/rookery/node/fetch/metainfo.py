@@ -8,7 +8,7 @@ nobody's word and is thrown away.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import libtorrent as lt
 
@@ -16,6 +16,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.wire import merkle
 from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob
+from rookery.wire.torrents import v1_form
 
 MAX_TORRENT = 16 << 20
 
@@ -49,8 +50,9 @@ class Metainfo:
         return merkle.root(leaves, width) == self.digests[piece]
 
     def parameters(self) -> lt.add_torrent_params:
-        """What libtorrent needs to add it, with everything removed that the info-hash does not cover."""
-        params = lt.load_torrent_buffer(self.torrent)
+        """What libtorrent needs to add its v1 form, with nothing that the info-hash does not cover."""
+        entry = cast("dict[bytes, Any]", lt.bdecode(self.torrent))
+        params = lt.load_torrent_buffer(lt.bencode(v1_form(entry)))
         params.trackers, params.url_seeds, params.http_seeds = [], [], []
         params.dht_nodes, params.peers = [], []
         return params

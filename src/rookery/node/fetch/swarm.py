@@ -122,11 +122,14 @@ class Swarm:
         complete: bool = False,
         have: Sequence[bool] | None = None,
         unfinished: Mapping[int, Sequence[bool]] | None = None,
+        web_seeds: Sequence[str] = (),
     ) -> None:
         """Begin to fetch into `path`, or with `complete` to give it. have: which pieces are there and right; what is
-        there is looked through first when it is not given. unfinished: blocks that are there of other pieces."""
+        there is looked through first when it is not given. unfinished: blocks that are there of other pieces.
+        web_seeds: URLs of the whole file (BEP 19)."""
         params = metainfo.parameters()
         params.save_path, params.renamed_files = str(path.parent), {0: path.name}
+        params.url_seeds = list(web_seeds)
         params.trackers, params.peers = [self._announce], list(self._seeders) if not complete else []
         params.flags = lt.torrent_flags.seed_mode if complete else lt.torrent_flags.default_flags
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
