@@ -31,6 +31,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "unequal": parts.unequal,
     "faults": faults.faults,
     "racks": parts.racks,
+    "trees": parts.trees,
     "others": races.others,
 }
 EXAMPLES = """\

@@ -47,6 +47,12 @@ class Bench:
         self._alone: dict[Load, Row] = {}
         self._curl: dict[Load, Outcome] = {}
 
+    def at(self, place: HeadPlace) -> Bench:
+        """The same bench with another head; what was measured of one node alone holds there, too."""
+        found = Bench(place, self.wanted)
+        found._alone, found._curl = self._alone, self._curl
+        return found
+
     def dice(self, what: str) -> random.Random:
         """Dice that fall the same in every run with the same seed. what: for which purpose."""
         return random.Random(f"{self.wanted.seed} {what}")

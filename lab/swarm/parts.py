@@ -8,12 +8,14 @@ from dataclasses import replace
 
 from lab import netns
 from lab.swarm.bench import COPIES, FIRST_BYTE, PATIENCE, Bench, say, with_checks
+from lab.swarm.faults import killed
 from lab.swarm.measure import Traffic, device_traffic
 from lab.swarm.record import Check, Row
-from lab.swarm.stage import MBIT, Load, stage
+from lab.swarm.stage import MBIT, HeadPlace, Load, stage
 
 SLOWER = 10  # a slow node's link has this part of the others' rate
 RACKS = 4
+SEGMENT = 2
 
 
 def together(bench: Bench) -> Iterator[Row]:
@@ -129,6 +131,25 @@ def racks(bench: Bench) -> Iterator[Row]:
         Check("copies into a rack, the worst", max(into.values()), 1.30),
         Check("copies out of a rack, the worst", max(out.values()), 1.30),
     )
+
+
+def trees(bench: Bench) -> Iterator[Row]:
+    """The shape that more than 64 nodes have, with fewer: segments of two in two trees; and a third of them killed."""
+    count, (load, *_) = bench.wanted.count(16), bench.wanted.loads(128, 25)
+    yield bench.alone(load, "trees")
+    there = bench.at(HeadPlace(bench.place.directory / "trees", SEGMENT))
+    there.place.prepare()
+    say(f"{count} nodes in segments of {SEGMENT}, {load}")
+    with stage(there.place, load, count) as place:
+        members = place.nodes(count)
+        row = there.row("trees", f"segments of {SEGMENT}", load, members, place.together(members, PATIENCE))
+    yield with_checks(
+        row,
+        Check("T(N) / T(1)", row.ratio or None, 1.10),
+        Check("copies by the head", row.copies, COPIES),
+        Check("first byte, s", row.first_byte, FIRST_BYTE),
+    )
+    yield replace(killed(there, load, count), part="trees")
 
 
 def rack_bound(load: Load, uplink: float, each: int, alone: float) -> float:

@@ -14,6 +14,7 @@ TITLES = {
     "unequal": "A quarter of the nodes at a tenth of the rate",
     "faults": "Faults",
     "racks": "Racks with oversubscribed uplinks",
+    "trees": "The shape of more than 64 nodes",
     "others": "Against the others",
 }
 PLOTS = {

@@ -56,11 +56,12 @@ class Load:
 class HeadPlace:
     """A head's directory that is kept between runs, so that the agent is packed and files are published once.
 
-    directory: where it, its log and the published files are.
+    directory: where it, its log and the published files are. segment: nodes of one segment of the chain; 0: as the
+    head has it.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, segment: int = 0) -> None:
+        self.directory, self._segment = directory, segment
         self._head = directory / "head"
         self.log = directory / "head.log"
         self._digests: dict[int, str] = {}
@@ -70,6 +71,9 @@ class HeadPlace:
         self.directory.mkdir(parents=True, exist_ok=True)
         if not (self._head / "rookery.toml").exists():
             run(self._words("init", "--interface", netns.DEVICE, "--address", ADDRESS))
+            if self._segment:
+                settings = self._head / "rookery.toml"
+                settings.write_text(settings.read_text().replace("# segment = 32", f"segment = {self._segment}"))
 
     def file(self, size: int) -> Path:
         """A file of `size` MB of random bytes; made once."""

@@ -122,3 +122,10 @@ def test_doctor(rookery: Any, tmp_path: Path) -> None:
     assert "chmod 600" in sick.out
     (tmp_path / "rookery.toml").write_text("[network]\nport = 'x'\n")
     assert "rookery.toml" in rookery("doctor", "--dir", str(tmp_path), "--json").out
+
+
+def test_two_services_cannot_have_one_port(rookery: Any, tmp_path: Path) -> None:
+    refused = rookery("init", "--dir", str(tmp_path / "head"), "--address", "127.0.0.1", "--relay-port", "8471")
+    assert refused.code == 2
+    assert "network.swarm_port and network.relay_port are both 8471" in refused.err
+    assert not (tmp_path / "head").exists()

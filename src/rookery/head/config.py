@@ -43,6 +43,11 @@ class Network:
     def __post_init__(self) -> None:
         if self.address:
             ipaddress.IPv4Address(self.address)
+        used: dict[int, str] = {}
+        for name in ("port", "swarm_port", "relay_port"):
+            number = getattr(self, name)
+            if (other := used.setdefault(number, name)) != name:
+                raise ValueError(f"network.{other} and network.{name} are both {number}")
 
 
 @dataclass(frozen=True)
