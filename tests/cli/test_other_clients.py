@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -103,7 +104,7 @@ class Site:
         """Run one until the test ends; what it says is in `to/log`."""
         to.mkdir(exist_ok=True)
         sink = self.stack.enter_context((to / "log").open("ab"))
-        env = {"HOME": str(to)}
+        env = {"HOME": str(to), "TMPDIR": str(to)}
         return self.stack.enter_context(self.room.process(host, words, stdout=sink, stderr=sink, env=env))
 
     def fetch(self, host: netns.Host, to: Path, *more: str) -> run.Child:
@@ -259,16 +260,13 @@ def test_other_clients_and_our_node_are_one_swarm(site: Site, tmp_path: Path) ->
 
 def start_client(site: Site, host: netns.Host, program: str, to: Path) -> None:
     """Fetch the root by its torrent, and go on giving."""
-    torrent = to / "root.torrent"
-    site.run(host, ["curl", "-sSf", "-o", str(torrent), site.file().torrent], to)
+    torrent = site.file().torrent
     if program == "aria2c":
-        site.start(host, ["aria2c", *QUIET, f"--dir={to}", "--seed-ratio=0.0", str(torrent)], to)
+        more = [f"--dir={to}", "--follow-torrent=mem", "--seed-ratio=0.0"]
+        site.start(host, ["aria2c", *QUIET, *more, torrent], to)
     elif program == "transmission-cli":
-        settings = to / "settings"
-        settings.mkdir()
-        (settings / "settings.json").write_text(json.dumps({"utp-enabled": False, "dht-enabled": False}))
-        # No port mapping: nobody here would answer, and it waits for that.
-        site.start(host, ["transmission-cli", "-M", "-g", str(to / "settings"), "-w", str(to), str(torrent)], to)
+        line = command(ClientKind.TRANSMISSION, site.ticket())
+        site.start(host, ["sh", "-c", f"cd {shlex.quote(str(to))} && {line}"], to)
     else:
         home = to / "home" / "qBittorrent" / "config"
         home.mkdir(parents=True)
@@ -276,7 +274,7 @@ def start_client(site: Site, host: netns.Host, program: str, to: Path) -> None:
             "[LegalNotice]\nAccepted=true\n[BitTorrent]\nSession\\DHTEnabled=false\nSession\\LSDEnabled=false\n"
             "[Preferences]\nWebUI\\Enabled=false\n"
         )
-        words = ["qbittorrent-nox", f"--profile={to / 'home'}", f"--save-path={to}", "--skip-dialog=true", str(torrent)]
+        words = ["qbittorrent-nox", f"--profile={to / 'home'}", f"--save-path={to}", "--skip-dialog=true", torrent]
         site.start(host, words, to)
 
 
@@ -332,6 +330,32 @@ def test_a_mirror_is_a_web_seed_for_others_and_for_our_nodes(site: Site, tmp_pat
     assert stats["hash_failures"] == 0
 
 
+def test_a_mirror_that_turns_bad_cannot_do_harm(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    url, log = mirror(site, tmp_path / "mirror")
+    site.call("mirror", "add", "near", url)
+    file = next((tmp_path / "mirror" / "www").rglob("root.squashfs"))
+    content = bytearray(site.content["root.squashfs"])
+    content[-1] ^= 1
+    content[4_000_000] ^= 1
+    file.write_bytes(bytes(content))
+    site.room.shape(site.host, 16 * MBIT)
+    ours, theirs = site.new_host(), site.new_host()
+    only_mesh(ours, load(site.paths.directory).network.relay_port)
+    child = site.fetch(ours, tmp_path / "ours")
+    site.run(theirs, words_of(site, ClientKind.ARIA2), tmp_path / "theirs")
+    assert child.wait(PATIENCE) == 0, (tmp_path / "ours" / "log").read_text()
+    assert site.is_whole(tmp_path / "theirs", *SIZES)
+    assert site.is_whole(tmp_path / "ours" / "image", *SIZES)
+    assert given(log, ours.address) > 0
+    assert given(log, theirs.address) > 0
+    site.call("mirror", "check", "near", code=8)
+    assert "not those that were published" in site.call("mirror", "show", "near")
+    assert site.file().mirrors == ()
+    (listed,) = json.loads(site.call("mirror", "list", "--json"))["mirrors"]
+    assert (listed["state"], listed["bad"]) == ("bad", 1)
+
+
 def test_a_mirror_with_other_bytes_is_refused(site: Site, tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     url, _ = mirror(site, tmp_path / "mirror", damage=True)
@@ -344,8 +368,6 @@ def test_a_mirror_with_other_bytes_is_refused(site: Site, tmp_path: Path) -> Non
 
 def test_every_command_of_a_ticket_is_for_what_it_says(site: Site) -> None:
     for kind in ClientKind:
-        text = site.call("ticket", "base", "--for", kind)
-        assert text.count("ticket=") == {"curl": 3, "wget": 3, "urls": 8}.get(kind, 1)
-    urls = site.call("ticket", "base", "--for", "urls").split()
-    assert len(urls) == 8
+        assert command(kind, site.ticket()).count("ticket=") == {"curl": 3, "wget": 3, "urls": 8}.get(kind, 1)
+    assert len(site.call("ticket", "base", "--for", "urls").split()) == 8
     assert hashlib.sha256(site.content["kernel"]).hexdigest() == site.file("kernel").sha256

@@ -35,13 +35,24 @@ def command(kind: ClientKind, ticket: Ticket) -> str:
         raise RookeryError(
             f"nothing of {offer.image} is carried by the swarm", kind=ErrorKind.INVALID, hint="use --for curl"
         )
+    if kind is ClientKind.TRANSMISSION:
+        return _transmission(torrents[0])
     words = {
         ClientKind.ROOKERY: ["rookery", "fetch", ticket.url, "--to", "."],
         # Both the file and its pieces are checked; without a torrent file left behind, and without seeding for ever.
         ClientKind.ARIA2: ["aria2c", "--follow-metalink=mem", "--follow-torrent=mem", "--seed-time=0", offer.metalink],
         ClientKind.CURL: ["curl", "-fL", "-C", "-", "--remote-name-all", *files],
         ClientKind.WGET: ["wget", "-c", "--content-disposition", *files],
-        ClientKind.TRANSMISSION: ["transmission-cli", "-w", ".", *torrents],
         ClientKind.QBITTORRENT: ["qbittorrent-nox", "--save-path=.", *torrents],
     }
     return shlex.join(words[kind])
+
+
+def _transmission(torrent: str) -> str:
+    """transmission-cli takes no URL, and cannot be told without a file to do without uTP, which head and nodes do not
+    speak: with it, Transmission 3.00 waits for ever. It does not ask a router to open a port either (-M)."""
+    return (
+        'place=$(mktemp -d) && printf \'{"utp-enabled": false}\' >"$place/settings.json" && '
+        f'curl -fsSL -o "$place/torrent" {shlex.quote(torrent)} && '
+        'transmission-cli -M -g "$place" -w . "$place/torrent"'
+    )

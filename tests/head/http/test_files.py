@@ -96,6 +96,8 @@ def test_the_torrent_is_the_blobs_with_tracker_and_web_seeds(head: RunningHead) 
     assert again.headers["etag"] != said.headers["etag"]
     assert lt.load_torrent_buffer(again.content).url_seeds == ["http://near.example/root?a=1&b=2"]
     assert head.get(path_of(file.torrent), If_None_Match=again.headers["etag"]).status_code == 304
+    asked = head.ask("HEAD", path_of(file.torrent))
+    assert (asked.content, asked.headers["content-length"]) == (b"", str(len(again.content)))
     # The tracker takes what the torrent names, in the form in which old clients ask, too.
     (url,) = params.trackers
     query = f"info_hash={_quoted(blob.info_hash_v1)}&peer_id={'p' * 20}&port=7001&left=1&numwant=5"
@@ -188,6 +190,7 @@ def test_without_a_good_ticket_nothing_is_told(head: RunningHead) -> None:
             said = head.get(path + query)
             assert said.status_code == 401, path
             assert said.headers["www-authenticate"].startswith("Basic realm=")
+            assert "rookery ticket" in said.json()["hint"]
     words = base64.b64encode(f"anybody:{secret}".encode()).decode()
     assert head.get(bare(file.url), Authorization=f"Basic {words}").status_code == 200
     assert head.get(bare(file.url), Authorization="Basic !").status_code == 401
@@ -248,5 +251,6 @@ def test_a_public_site_asks_nobody(open_head: RunningHead) -> None:
     query = f"info_hash={_quoted(manifest(version).blob(Role.ROOT).info_hash_v1)}&peer_id={'p' * 20}&port=7001"
     assert b"5:peers6:" in head.get(f"{bare(announce)}?{query}").content
     # Nothing else is open.
+    assert head.get(f"{routes.BLOB}/{file.sha256}", "public").status_code == 401
     assert head.get(f"{routes.FETCH}/base").status_code == 401
     assert head.get("/api/v1/images", "public").status_code == 401

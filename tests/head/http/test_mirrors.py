@@ -209,12 +209,18 @@ def test_what_comes_later_is_looked_for_later(head: RunningHead, liar: Liar) -> 
     assert told(head) == (f"{liar.url}/images/base/{second.id}/root.squashfs",)
 
 
-def test_a_check_that_hangs_ends_with_the_head(head: RunningHead, liar: Liar) -> None:
+def test_a_check_that_hangs_can_be_cancelled_and_does_not_keep_the_head(head: RunningHead, liar: Liar) -> None:
     lay(head, liar, head.publish_image("base"))
     assert added(head, AddMirror("near", f"{liar.url}/images")).state is JobState.DONE
     liar.fault = "hang"
     job = head.operator.check_mirror("near", CheckMirror())
     assert liar.waiting.wait(20)
+    watcher = Watcher(Rounds(head.services.catalog, head.services.store, head.url), 0, look_seconds=0.01)
+    liar.waiting.clear()
+    watcher.start()
+    assert liar.waiting.wait(20)
+    watcher.stop()
+    assert not liar.go_on.is_set()
     head.operator.cancel_job(job.id)
     liar.go_on.set()
     job = ended(head, job)

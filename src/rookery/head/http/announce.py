@@ -15,12 +15,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.http.guard import Guard
+from rookery.head.catalog.rows import Credential
+from rookery.head.fleet.credentials import NEVER, Kind
+from rookery.head.http.guard import Access, Guard
 from rookery.head.http.services import Services
 from rookery.head.swarm import tracker
 from rookery.head.swarm.racks import ATTRIBUTE, Racks
 from rookery.wire import routes
 
+PUBLIC = "public"  # what stands in the announce URL where `files.public` opens everything: it opens the swarms alone
+EVERYBODY = Access(Credential("", Kind.TICKET, "", NEVER), None)
 _PREFIX = f"{routes.ANNOUNCE}/"
 _TYPE = (b"content-type", b"text/plain; charset=utf-8")
 
@@ -37,11 +41,13 @@ class Answerer:
         self._published, self._tracker = services.published, services.tracker
         self._guard = guard
         self._racks = racks
+        self._public = services.config.files.public
 
     async def answer(self, credential: str, query: bytes, address: str) -> bytes:
         """The bencoded answer to an announce. query: as it came over the wire. address: where it came from."""
         try:
-            access = await self._guard.access(credential)
+            everybody = self._public and credential == PUBLIC
+            access = EVERYBODY if everybody else await self._guard.access(credential)
             asked = tracker.parse(query, address)
             if asked.info_hash not in await self._open_to(access.version):
                 raise RookeryError("this swarm is not open to this credential", kind=ErrorKind.FORBIDDEN)

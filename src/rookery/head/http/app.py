@@ -68,7 +68,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Rookery", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
     app.add_middleware(Limits)
-    guard = Guard(services.credentials, services.fleet, public=services.config.files.public)
+    guard = Guard(services.credentials, services.fleet)
     app.include_router(machines.boot_router(services))
     app.include_router(machines.node_router(services, guard))
     app.include_router(files.router(services, guard))

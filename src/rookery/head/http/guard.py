@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.catalog.rows import Credential
-from rookery.head.fleet.credentials import NEVER, Credentials, Kind
+from rookery.head.fleet.credentials import Credentials, Kind
 from rookery.head.fleet.fleet import Fleet
 
 T = TypeVar("T")
@@ -23,7 +23,6 @@ FRESH_SECONDS = 2.0  # how long an answer about a credential is believed: a swar
 MOST_REMEMBERED = 50_000
 MOST_SECRET = 256
 MOST_AT_ONCE = 500  # secrets in one look-up
-PUBLIC = "public"  # everybody's ticket, where the site says so
 
 
 @dataclass(frozen=True)
@@ -88,13 +87,9 @@ class Fresh(Generic[T]):
 
 
 class Guard:
-    """Checks credentials. Secrets are looked up by their SHA-256, so the time that takes tells nothing about them.
+    """Checks credentials. Secrets are looked up by their SHA-256, so the time that takes tells nothing about them."""
 
-    public: what is published is open to everybody, who then shows the word PUBLIC as a ticket for every version.
-    """
-
-    def __init__(self, credentials: Credentials, fleet: Fleet, *, public: bool = False) -> None:
-        self._public = public
+    def __init__(self, credentials: Credentials, fleet: Fleet) -> None:
         self._credentials = credentials
         self._fleet = fleet
         self._checked = Fresh(self._check)
@@ -110,8 +105,6 @@ class Guard:
 
     async def access(self, secret: str) -> Access:
         """What a credential opens of the published blobs. Raises as `operator`."""
-        if self._public and secret == PUBLIC:
-            return Access(Credential("", Kind.TICKET, "", NEVER), None)
         return await self._accesses.get(secret)
 
     async def fetcher(self, request: Request) -> Access:

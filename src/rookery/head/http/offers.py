@@ -20,7 +20,8 @@ from rookery.head.catalog.rows import Place, Version
 from rookery.head.fleet.credentials import Kind
 from rookery.head.fleet.fleet import TICKET_SECONDS
 from rookery.head.http import views
-from rookery.head.http.guard import MOST_SECRET, PUBLIC, Guard
+from rookery.head.http.announce import PUBLIC
+from rookery.head.http.guard import MOST_SECRET, Guard
 from rookery.head.http.metalink import MEDIA_TYPE, File, Url, metalink
 from rookery.head.http.services import Services
 from rookery.head.swarm.dressing import Pieces, dressed, piece_digests
@@ -59,17 +60,23 @@ async def who(request: Request, guard: Guard, *, public: bool) -> Caller:
         return Caller(None, everybody=True)
     secret = request.query_params.get("ticket", "") or _shown(request.headers.get("authorization", ""))
     if not 0 < len(secret) <= MOST_SECRET:
-        raise RookeryError(
-            "this needs a ticket: ?ticket=… in the URL, or as a password",
-            kind=ErrorKind.UNAUTHORIZED,
-            hint="'rookery ticket IMAGE --for curl' on the head prints a command with one",
-        )
-    access = await guard.access(secret)
+        raise _unauthorized("this needs a ticket: ?ticket=… in the URL, or as a password")
+    try:
+        access = await guard.access(secret)
+    except RookeryError as error:
+        if error.kind is not ErrorKind.UNAUTHORIZED:
+            raise
+        raise _unauthorized("the ticket is not known or has expired") from error
     if access.credential.kind == Kind.OPERATOR:
         return Caller(None)
     if access.credential.kind != Kind.TICKET:
         raise RookeryError("nodes fetch blobs by their digest, not here", kind=ErrorKind.FORBIDDEN)
     return Caller(access.version, secret)
+
+
+def _unauthorized(message: str) -> RookeryError:
+    hint = "'rookery ticket IMAGE --for curl' on the head prints a command with a new one"
+    return RookeryError(message, kind=ErrorKind.UNAUTHORIZED, hint=hint)
 
 
 def _shown(authorization: str) -> str:

@@ -27,6 +27,7 @@ from rookery.wire.manifest import parse_payload, require_name
 log = logger(__name__)
 
 LOOK_SECONDS = 30.0  # between two looks whether a mirror is due
+STOP_SECONDS = 3.0  # that a check under way has to end with the head
 AGAIN_SECONDS = 120.0  # at least so long after a check comes the one for a new version
 MOST_LINES = 20
 STAGE = "checking"
@@ -193,9 +194,9 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; a check under way is given up."""
+        """End; a check under way is given up. A mirror that hangs is not waited for: the head ends."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._look_seconds):
@@ -206,7 +207,8 @@ class Watcher:
                 if not self._stopping.is_set():
                     log.warning("checking mirrors: %s", error)
             except Exception:  # the next round may do better
-                log.exception("checking mirrors failed")
+                if not self._stopping.is_set():
+                    log.exception("checking mirrors failed")
 
 
 def _told(files: list[MirrorFile] | tuple[MirrorFile, ...]) -> str:
