@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -94,7 +95,83 @@ class Package:
     architecture: str = "all"
 
 
+BUSYBOX = Path("/bin/busybox")
+_APPLETS = [
+    "sh",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "date",
+    "echo",
+    "env",
+    "id",
+    "ln",
+    "ls",
+    "mkdir",
+    "mv",
+    "rm",
+    "sleep",
+    "stat",
+    "test",
+    "touch",
+    "true",
+    "uname",
+]
+
+
+def tiny_root(architecture: str) -> Package:
+    """What a root needs to run shell scripts: busybox (Debian's busybox-static), users, and the usual directories."""
+    return Package(
+        "tiny-root",
+        files={
+            "/usr/bin/busybox": BUSYBOX.read_bytes(),
+            "/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:2:2:daemon:/:/bin/false\n",
+            "/etc/group": b"root:x:0:\nadm:x:4:\n",
+        },
+        modes={"/usr/bin/busybox": 0o755},
+        links={f"/usr/bin/{name}": "busybox" for name in _APPLETS} | {"/bin": "usr/bin"},
+        provides=("/bin/sh",),
+        directories=("/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/var/log", "/var/tmp"),
+        architecture=architecture,
+    )
+
+
+def tiny_kernel(directory: Path, architecture: str, release: str = "9.9.9-test") -> Package:
+    """What stands in for a kernel with one module: enough to be packed and published, not to be booted."""
+    module = directory / "module.ko"
+    source = '.section .modinfo,"a"\n.asciz "license=GPL"\n.asciz "name=virtio_net"\n'
+    run(["as", "-o", module, "-"], stdin=source.encode())
+    top, path = f"/usr/lib/modules/{release}", "kernel/drivers/net/virtio_net.ko"
+    return Package(
+        "tiny-kernel",
+        files={
+            f"{top}/vmlinuz": b"a kernel",
+            f"{top}/{path}": module.read_bytes(),
+            f"{top}/modules.dep": f"{path}:\n".encode(),
+            f"{top}/modules.builtin": b"",
+            f"{top}/modules.order": f"{path}\n".encode(),
+        },
+        provides=("kernel",),
+        architecture=architecture,
+    )
+
+
+def own_rpm(architecture: str, database: str) -> Package:
+    """This machine's own rpm as a package, set to keep its database in `database` of the root."""
+    programs = [path for path in map(which, ("rpm", "rpmdb")) if path is not None]
+    listed = "".join(run(["ldd", path]).stdout for path in programs)
+    libraries = sorted({word for word in listed.split() if word.startswith("/")})
+    files = {str(path): path.read_bytes() for path in (*programs, *map(Path, libraries))}
+    settings = [path for path in Path("/usr/lib/rpm").rglob("*") if path.is_file() and not os.access(path, os.X_OK)]
+    files |= {str(path): path.read_bytes() for path in settings}
+    files["/etc/rpm/macros"] = f"%_dbpath {database}\n%_db_backend sqlite\n".encode()
+    modes = dict.fromkeys((str(path) for path in (*programs, *libraries)), 0o755)
+    return Package("rpm", files=files, modes=modes, architecture=architecture)
+
+
 def _lay_out(package: Package, root: Path) -> None:
+    root.mkdir(parents=True)
     for name in package.directories:
         (root / name.lstrip("/")).mkdir(parents=True, exist_ok=True)
     for name, content in package.files.items():

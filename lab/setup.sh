@@ -51,6 +51,10 @@ if [ "$purpose" = test ]; then
     need gnupg have gpg
     need apt-utils have apt-ftparchive
     need arch-test have arch-test
+    need dnf have dnf
+    need rpm have rpmbuild
+    need createrepo-c have createrepo_c
+    need libcap2-bin have getcap
     need qemu-user-static have qemu-aarch64-static
     need aria2 have aria2c
     need transmission-cli have transmission-cli

@@ -21,7 +21,13 @@ from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress
 
 GROUP = "rookery.builders"
-OURS = tuple(EntryPoint(name, "rookery.head.build.deb:DebBuilder", GROUP) for name in ("debian", "ubuntu"))
+OURS = (
+    *(EntryPoint(name, "rookery.head.build.deb:DebBuilder", GROUP) for name in ("debian", "ubuntu")),
+    *(
+        EntryPoint(name, "rookery.head.build.rpm:RpmBuilder", GROUP)
+        for name in ("rocky", "almalinux", "centos", "rhel", "fedora", "opensuse")
+    ),
+)
 
 # What tools are told for "now" (SOURCE_DATE_EPOCH, reproducible-builds.org), so that dates they write into files, such
 # as the day of a password in /etc/shadow, are the same in every build: 2020-01-01, seconds since 1970.
