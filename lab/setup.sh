@@ -61,6 +61,11 @@ if [ "$purpose" = test ]; then
     need qbittorrent-nox have qbittorrent-nox
     need wget have wget
     need nginx-light have nginx
+    need openssh-server have sshd
+    need rsync have rsync
+    need systemd-container have systemd-nspawn
+    need acl have setfacl
+    need sudo have sudo
 fi
 if [ "$purpose" = bench ]; then
     need nginx-light have nginx
@@ -86,13 +91,16 @@ if [ -n "$missing" ]; then
     fi
     echo "Installing:$missing"
     log=$(mktemp)
+    passing=""
+    # shellcheck disable=SC2086 # a list of words
+    trap 'rm -f $passing' EXIT
     # The tests start a PostgreSQL server of their own; Debian's package would start one for the whole machine.
     clusters=/etc/postgresql-common/createcluster.d
     case $missing in
         *postgresql*)
             mkdir -p $clusters
             echo "create_main_cluster = false" >$clusters/rookery-tests.conf
-            trap 'rm -f $clusters/rookery-tests.conf' EXIT
+            passing="$clusters/rookery-tests.conf"
             ;;
     esac
     # Benchmark and tests run these servers in namespaces of their own; their packages would start them for the whole
@@ -100,7 +108,7 @@ if [ -n "$missing" ]; then
     if [ "$purpose" != demo ] && [ ! -e /usr/sbin/policy-rc.d ]; then
         printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
         chmod 755 /usr/sbin/policy-rc.d
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        passing="$passing /usr/sbin/policy-rc.d"
     fi
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # a list of words
@@ -115,6 +123,7 @@ if [ -n "$missing" ]; then
             case $package in
                 nginx-light) systemctl disable nginx.service ;;
                 rsync | uftp | opentracker) systemctl disable "$package.service" ;;
+                openssh-server) systemctl disable ssh.service ;;
             esac >/dev/null 2>&1 || true
         done
     fi

@@ -73,6 +73,8 @@ PROGRAMS = (
     Program("depmod", "kmod", "kmod", "packing drivers"),
     Program("mmdebstrap", "mmdebstrap", "mmdebstrap", "building Debian images"),
     Program("mksquashfs", "squashfs-tools", "squashfs-tools", "building images"),
+    Program("rsync", "rsync", "rsync", "capturing machines"),
+    Program("ssh", "openssh-client", "openssh-clients", "capturing machines"),
 )
 MODULES = {
     "libtorrent": "the swarm",

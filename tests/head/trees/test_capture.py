@@ -5,17 +5,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import signal
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.progress import Progress
+from rookery.head.trees import lock
 from rookery.head.trees.capture import Wish, capture
 from rookery.head.trees.remote import Remote
 from rookery.head.trees.state import Captured
-from rookery.run import run
+from rookery.run import PIPE, run, spawn
 
 if TYPE_CHECKING:
     from conftest import Room, Sshd
@@ -121,3 +129,231 @@ def test_capturing_again_moves_only_what_changed(golden: Golden) -> None:
     assert not (golden.tree / "etc/passwd").exists()
     assert golden.room.catalog.resolve("golden").id != kept.id
     assert "capture of 127.0.0.1:" in golden.room.catalog.resolve("golden").recipe
+
+
+def test_what_is_named_is_left_out_and_further_mounts_come_along(golden: Golden) -> None:
+    for name in ("home", "srv"):
+        (golden.root / name).mkdir(exist_ok=True)
+        run(["mount", "-t", "tmpfs", "none", golden.root / name])
+    try:
+        for name in ("home/mine", "srv/data", "srv/lost+found/x", "etc/odd [name]"):
+            (golden.root / name).parent.mkdir(exist_ok=True)
+            (golden.root / name).write_text("x\n")
+        excludes = ("/var/big", "/etc/odd \\[*")
+        done = golden.capture(mounts=("/srv",), excludes=excludes)
+        there = set(listing(golden.tree))
+        assert {"home", "srv/data", "etc/motd"} <= there
+        assert not {"home/mine", "srv/lost+found", "var/big", "etc/odd [name]"} & there
+        assert done.total < BIG
+        (golden.root / "srv/data").unlink()
+        golden.capture(mounts=("/srv",), excludes=excludes)
+        assert "srv/data" not in listing(golden.tree)
+    finally:
+        for name in ("home", "srv"):
+            run(["umount", golden.root / name])
+
+
+def failed(golden: Golden, **changes: object) -> RookeryError:
+    with pytest.raises(RookeryError) as raised:
+        golden.capture(**changes)
+    assert raised.value.record.hint
+    return raised.value
+
+
+def test_machines_that_cannot_be_captured(golden: Golden, tmp_path: Path) -> None:
+    no_hosts = tmp_path / "no-hosts"
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"])
+    changed_hosts = tmp_path / "changed-hosts"
+    port = golden.sshd.port
+    changed_hosts.write_text(f"[127.0.0.1]:{port} {(tmp_path / 'other.pub').read_text()}")
+    stranger = (f"IdentityFile={tmp_path / 'other'}", "IdentitiesOnly=yes")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        closed = int(silent.getsockname()[1])
+    cases = [
+        ({"known_hosts": no_hosts}, ErrorKind.UNAUTHORIZED, "host key of 127.0.0.1 is not known", "--accept-new"),
+        ({"known_hosts": changed_hosts}, ErrorKind.UNAUTHORIZED, "another host key", "ssh-keygen -R"),
+        ({"options": stranger}, ErrorKind.UNAUTHORIZED, "does not let", "authorized_keys|ssh-copy-id"),
+        ({"port": closed}, ErrorKind.UNAVAILABLE, "nothing answers", "--port"),
+        ({"host": "no-such-host.invalid"}, ErrorKind.UNAVAILABLE, "does not know the name", "address"),
+        ({"options": ("NoSuchOption=1",)}, ErrorKind.INVALID, "does not take these options", "ssh_config"),
+        ({"root": "/no/such/directory"}, ErrorKind.NOT_FOUND, "no directory /no/such/directory", ""),
+    ]
+    for changes, kind, message, hint in cases:
+        with pytest.raises(RookeryError, match=message) as raised:
+            golden.capture(machine=golden.machine(**changes))
+        assert (raised.value.kind, changes) == (kind, changes)
+        assert re.search(hint, raised.value.record.hint), changes
+    # By now there is neither a tree nor what it would be made in.
+    assert golden.room.trees.all() == ()
+    assert not golden.room.paths.trees.exists() or list(golden.room.paths.trees.iterdir()) == []
+    # A new host key is taken when that is asked for, and remembered.
+    golden.capture(machine=golden.machine(known_hosts=no_hosts, accept_new=True))
+    assert "ssh-ed25519 " in no_hosts.read_text()
+    golden.capture(machine=golden.machine(known_hosts=no_hosts))
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "message", "hint"),
+    [
+        (
+            "exec unshare --mount sh -c 'mount --bind /dev/null /usr/bin/rsync; eval \"$SSH_ORIGINAL_COMMAND\"'",
+            ErrorKind.MISSING,
+            "there is no rsync on 127.0.0.1",
+            "apt install rsync",
+        ),
+        (
+            'exec setpriv --reuid=65534 --clear-groups sh -c "$SSH_ORIGINAL_COMMAND"',
+            ErrorKind.FORBIDDEN,
+            "not root",
+            "--sudo",
+        ),
+        ("echo Welcome to the appliance", ErrorKind.FAILED, "as a machine with a shell does", "ssh 127.0.0.1 id"),
+        ("echo go away >&2; exit 3", ErrorKind.UNAVAILABLE, "cannot speak to 127.0.0.1", "as the head's user"),
+    ],
+)
+def test_a_user_that_cannot_be_captured_from(
+    golden: Golden, sshd_config: Callable[[str], None], command: str, kind: ErrorKind, message: str, hint: str
+) -> None:
+    sshd_config(f"ForceCommand {command}")
+    with pytest.raises(RookeryError, match=message) as raised:
+        golden.capture()
+    assert raised.value.kind is kind
+    assert hint in raised.value.record.hint
+
+
+def test_by_sudo(golden: Golden) -> None:
+    assert golden.capture(machine=golden.machine(sudo=True)).moved > BIG
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"host": "-oProxyCommand=touch /tmp/x"},
+        {"host": "a b"},
+        {"host": ""},
+        {"user": "-l"},
+        {"user": "a b"},
+        {"root": "relative"},
+        {"root": "/a/../b"},
+        {"options": ("-v",)},
+        {"options": ("Port",)},
+        {"options": ("User=x\nProxyCommand=y",)},
+    ],
+)
+def test_words_that_are_not_what_they_should_be(tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(RookeryError) as raised:
+        dataclasses.replace(Remote("node7", tmp_path), **wrong)  # type: ignore[arg-type]
+    assert raised.value.kind is ErrorKind.INVALID
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mounts": ("/",)}, {"mounts": ("boot",)}, {"mounts": ("/a/../b",)}, {"excludes": ("!",)}]
+)
+def test_mounts_and_patterns_that_are_none(tmp_path: Path, wrong: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(RookeryError) as raised:
+        Wish(Remote("node7", tmp_path), "golden", **wrong)
+    assert raised.value.kind is ErrorKind.INVALID
+
+
+def test_a_tree_of_something_else_and_changes_by_hand_are_kept(golden: Golden) -> None:
+    golden.room.open()
+    kept = failed(golden, name="base")
+    assert (kept.kind, "it is another: base@" in str(kept)) == (ErrorKind.CONFLICT, True)
+    golden.capture()
+    (golden.tree / "etc/mine").write_text("mine\n")
+    kept = failed(golden)
+    assert (kept.kind, "changed by hand" in str(kept)) == (ErrorKind.CONFLICT, True)
+    assert (golden.tree / "etc/mine").exists()
+    assert (golden.root / "etc/motd").exists()
+    with lock.hold(golden.tree.parent, "shell"):
+        assert "in use: shell, by " in str(failed(golden, force=True))
+    golden.capture(force=True)
+    assert not (golden.tree / "etc/mine").exists()
+
+
+def slow(golden: Golden, pid_file: Path, rate: int = 4_000_000) -> tuple[str, ...]:
+    """The options of a machine behind a thin line."""
+    script = Path(__file__).with_name("throttle_process.py")
+    return (*golden.sshd.options, f"ProxyCommand={sys.executable} {script} %h %p {rate} {pid_file}")
+
+
+def test_a_machine_that_goes_away(golden: Golden, tmp_path: Path) -> None:
+    line = tmp_path / "line"
+
+    def cut(told: Progress) -> None:
+        if told.done > BIG / 3 and line.exists():
+            os.kill(int(line.read_text()), signal.SIGKILL)
+            line.unlink()
+
+    wish = Wish(golden.machine(options=slow(golden, line)), "golden")
+    with pytest.raises(RookeryError, match="broke off; what came is kept") as raised:
+        capture(golden.room.trees, wish, "latest", cut, threading.Event())
+    assert raised.value.kind is ErrorKind.UNAVAILABLE
+    assert "goes on" in raised.value.record.hint
+    goes_on(golden)
+
+
+def goes_on(golden: Golden) -> None:
+    """A capture was cut off: the tree is there and cannot be published; the next capture moves only the rest."""
+    tree = golden.room.trees.tree("golden")
+    assert not tree.state.complete
+    assert tree.holder is None
+    with pytest.raises(RookeryError, match="was cut off") as raised:
+        golden.room.trees.publish("golden", "latest", golden.room.told.append, golden.room.cancel)
+    assert raised.value.kind is ErrorKind.CONFLICT
+    done = golden.capture("latest")
+    assert done.moved < BIG * 0.8
+    assert golden.room.trees.tree("golden").state.complete
+    assert listing(golden.tree).keys() >= {"var/big", "etc/motd", "bin/busybox"}
+    assert (golden.tree / "var/big").read_bytes() == (golden.root / "var/big").read_bytes()
+    assert not list(golden.tree.rglob(".big*"))
+    assert golden.room.catalog.resolve("golden").kind == "image"
+
+
+def test_cancelled_in_the_middle(golden: Golden, tmp_path: Path) -> None:
+    cancel = threading.Event()
+    wish = Wish(golden.machine(options=slow(golden, tmp_path / "line")), "golden")
+    with pytest.raises(RookeryError) as raised:
+        capture(golden.room.trees, wish, "", lambda told: cancel.set() if told.done > BIG / 3 else None, cancel)
+    assert raised.value.kind is ErrorKind.CANCELLED
+    goes_on(golden)
+
+
+def test_a_killed_head(golden: Golden, tmp_path: Path) -> None:
+    golden.machine()
+    script = Path(__file__).with_name("capture_process.py")
+    argv = [sys.executable, script, golden.room.paths.directory, str(golden.sshd.port), golden.root]
+    with spawn([*argv, *slow(golden, tmp_path / "line")], stdout=PIPE, env={"PYTHONPATH": ":".join(sys.path)}) as head:
+        assert head.stdout is not None
+        for line in head.stdout:
+            if int(line) > BIG / 3:
+                break
+        assert golden.room.trees.tree("golden").holder is not None
+        head.kill()
+        head.wait()
+        until = time.monotonic() + 30
+        while golden.room.trees.tree("golden").holder is not None:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    processes = run(["pgrep", "-f", str(golden.tree)], check=False).stdout
+    assert processes == ""
+    tree = golden.room.trees.tree("golden")
+    assert not tree.state.complete
+    golden.capture()
+    assert (golden.tree / "var/big").read_bytes() == (golden.root / "var/big").read_bytes()
+    assert not list(golden.tree.rglob(".big*"))
+
+
+def test_a_full_disk(golden: Golden) -> None:
+    trees = golden.room.paths.trees
+    trees.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", f"size={BIG // 2}", "none", trees])
+    try:
+        full = failed(golden)
+        assert (full.kind, "what came is kept" in str(full)) == (ErrorKind.NO_SPACE, True)
+        assert not golden.room.trees.tree("golden").state.complete
+        run(["mount", "-o", f"remount,size={BIG * 4}", trees])
+        golden.capture()
+        assert (golden.tree / "var/big").read_bytes() == (golden.root / "var/big").read_bytes()
+    finally:
+        run(["umount", trees])

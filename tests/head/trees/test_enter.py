@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import signal
 import sys
 import time
@@ -134,3 +136,22 @@ def test_a_tree_without_programs(place: Path) -> None:
     run.run(["rm", "-r", place / "root/bin", place / "root/usr"])
     with lock.hold(place, "exec") as handle, pytest.raises(RookeryError, match="no programs"):
         enter(Inside("base", place, place / "root", "", handle), ["true"])
+
+
+def test_ctrl_c_is_for_the_command(place: Path, how: str) -> None:
+    argv = words(place, how, "sh", "-c", "trap 'echo heard; exit 9' INT; echo ready; while :; do sleep 1; done")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(argv[0], argv, {**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    said = b""
+    with os.fdopen(terminal, "r+b", buffering=0) as wire:
+        while b"ready" not in said:
+            said += wire.read(1024)
+        wire.write(b"\x03")
+        with contextlib.suppress(OSError):  # the last writer is gone
+            while more := wire.read(1024):
+                said += more
+    _, status = os.waitpid(pid, 0)
+    assert (os.waitstatus_to_exitcode(status), b"heard" in said) == (9, True), said
+    assert traces(place) == []
+    assert lock.holder(place) is None

@@ -60,6 +60,10 @@ def line(before: Version, before_manifest: Manifest, after: Version, after_manif
     return "; ".join(parts)
 
 
+# How the recipe of a version begins that was published from a working tree.
+WORKING_TREE = "# From a working tree: "
+
+
 def source(version: Version) -> str:
     """What a version was made from, in a few words."""
     if version.origin is not None:
@@ -68,6 +72,8 @@ def source(version: Version) -> str:
         return {VersionKind.IMAGE: "no recipe", VersionKind.FILE: "a file", VersionKind.TREE: "a directory"}[
             version.kind
         ]
+    if version.recipe.startswith(WORKING_TREE):
+        return f"working tree: {version.recipe.removeprefix(WORKING_TREE).splitlines()[0][:80]}"
     try:
         recipe = tomllib.loads(version.recipe)
     except tomllib.TOMLDecodeError:

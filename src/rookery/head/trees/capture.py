@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A golden client: the root of a running machine, copied by rsync over SSH into a working tree.
 
-The tree stays between captures, so that the next one moves only what changed. Until rsync has come to its end the tree
+The tree stays between captures, so that the next one moves only what changed; of a node that Rookery brought up, the
+first one begins with the version that it runs. Until rsync has come to its end the tree
 counts as not complete; whatever cuts a capture off, the next one goes on with what is there.
 """
 
@@ -33,6 +34,7 @@ STAGE = "copying"
 _PARTIAL = "partial"  # beside the root: files that were cut off, for the next capture to go on with
 # What no machine's image holds: what the kernel shows, and a head's own directory, in which the site's private key is.
 _NEVER = ("/proc/*", "/sys/*", "/lost+found", "/var/lib/rookery", "__pycache__/")
+_OF_KERNEL = ("dev", "proc", "run", "sys")  # where nobody expects anything to come along
 _METER = re.compile(r"\s*([\d,]+)\s+(\d+)%")
 _COUNT = re.compile(r"Total (file size|bytes sent|bytes received): ([\d,]+)")
 _KEPT = 1 << 16
@@ -76,14 +78,13 @@ def capture(
     on_progress(Progress(f"looking at {wish.machine.host}"))
     seen = remote.look(wish.machine, cancel)
     with trees.held(wish.name, f"capture of {wish.machine.host}") as handle:
+        if seen.version and not (place / STATE).exists():
+            trees.unpack(seen.version, place, on_progress, cancel)
         state = _begin(place, wish, seen, began)
         moved, total = _copy(place, wish, seen, handle, on_progress, cancel)
         _drop_sockets(place / ROOT)
-        left_out = tuple(
-            path
-            for path in seen.mounts
-            if not path.startswith(("/proc", "/sys", "/dev", "/run")) and path not in wish.mounts
-        )
+        brought = {mount.rstrip("/") for mount in wish.mounts}
+        left_out = tuple(path for path in seen.mounts if path not in brought and path.split("/")[1] not in _OF_KERNEL)
         done = Captured(wish.machine.shown, time.time(), moved, total, time.time() - began, left_out)
         root = place / ROOT
         state = replace(state, complete=True, captured=done, fingerprint=states.fingerprint(root), version="")
@@ -137,7 +138,7 @@ def _copy(
     words = [
         *("rsync", "-aHAXSR", "--numeric-ids", "--one-file-system", "--delete", "--delete-excluded"),
         # The whole list before the first byte: so the meter knows what there is to do.
-        *("--no-inc-recursive", "--secluded-args", "--info=progress2", "--stats", "--outbuf=N"),
+        *("--no-inc-recursive", "-s", "--info=progress2", "--stats", "--outbuf=N"),
         *(f"--partial-dir={place / _PARTIAL}", f"--exclude-from={rules}"),
         *(f"--rsh={wish.machine.shell}", f"--rsync-path={wish.machine.rsync}"),
         *(*sources, f"{place / ROOT}/"),
@@ -147,7 +148,7 @@ def _copy(
         # What Rookery wrote on the node is not of the image: what the image has in its place is.
         rules.write_text("".join(f"{path.lstrip('/')}\n" for path in seen.settled))
         words = [
-            *("rsync", "-aHAXS", "--numeric-ids", "--ignore-missing-args", "--secluded-args", "--info=progress2"),
+            *("rsync", "-aHAXS", "--numeric-ids", "--ignore-missing-args", "-s", "--info=progress2"),
             *("--stats", "--outbuf=N", f"--files-from={rules}"),
             *(f"--rsh={wish.machine.shell}", f"--rsync-path={wish.machine.rsync}"),
             *(wish.machine.source(f"{seen.lower}/"), f"{place / ROOT}/"),

@@ -7,13 +7,14 @@ of its own, which end with the command and with this process: nothing can stay m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import shutil
 import stat
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +31,13 @@ _APT = "apt.conf"
 # Words: those of systemd-nspawn. /run/systemd/nspawn, where it leaves a directory for each container, is a file system
 # of this namespace's own.
 _CONTAINER = """
+trap : INT QUIT
 mkdir -p /run/systemd/nspawn && mount -t tmpfs -o mode=700 rookery /run/systemd/nspawn || exit 125
 "$@"
 exit $?
 """
-# The command is a child and not the namespace's first process, which would not hear Ctrl-C.
-_SECOND = '"$@"; exit $?'
+# The command is a child and not the namespace's first process, which would not hear Ctrl-C; and that one outlives it.
+_SECOND = 'trap : INT QUIT; "$@"; exit $?'
 _MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 
 
@@ -61,11 +63,8 @@ def enter(inside: Inside, argv: Sequence[str], *, container: bool | None = None)
         raise RookeryError("working in a tree needs root", kind=ErrorKind.FORBIDDEN, hint="run it with sudo")
     apart.require(apart.PROGRAMS, "working in a tree")
     _prepare(inside.root)
-    with (
-        tempfile.TemporaryDirectory(prefix="rookery-inside.") as scratch,
-        resolver.lent(inside.place, inside.root) as resolver_at,
-    ):
-        use = _surroundings(inside, Path(scratch))
+    with _scratch(inside.place) as scratch, resolver.lent(inside.place, inside.root) as resolver_at:
+        use = _surroundings(inside, scratch)
         if container is None:
             container = _container_runs(inside, use)
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -76,9 +75,22 @@ def enter(inside: Inside, argv: Sequence[str], *, container: bool | None = None)
         return run.foreground(words, inherit=(inside.lock,))
 
 
+@contextlib.contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """An empty directory beside the tree; the next one to work there removes what a kill left."""
+    path = place / "inside"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _surroundings(inside: Inside, scratch: Path) -> Surroundings:
     """scratch: an empty directory, to be seen inside."""
-    variables = {"debian_chroot": inside.name}
+    # RUNLEVEL: in which Debian's scripts start no services; INITRD: as in builds, no node needs one (build/deb.py).
+    variables = {"debian_chroot": inside.name, "RUNLEVEL": "1", "INITRD": "No"}
     if settings := sources.acquire_settings():
         (scratch / _APT).write_text("".join(f"{line}\n" for line in settings))
         variables["APT_CONFIG"] = f"{STAGE}/{_APT}"
@@ -95,7 +107,7 @@ def _in_container(
         f"--machine={re.sub('[^A-Za-z0-9]+', '-', inside.name)[:60].strip('-')}",
         f"--console={'interactive' if terminal else 'pipe'}",
         *(f"--setenv={name}={value}" for name, value in programs.variables(use).items()),
-        f"--bind-ro={use.stage}:{STAGE}",
+        f"--bind-ro={str(use.stage).replace(':', chr(92) + ':')}:{STAGE}",
         *([f"--bind-ro={resolver.HOST}:{resolver_at}"] if resolver_at else []),
         # By the image's own shell, which says 127 for a command that is not there.
         *("--", "/bin/sh", "-c", 'exec "$@"', "sh", *argv),

@@ -26,12 +26,13 @@ echo "architecture $(uname -m)"
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 command -v rsync >/dev/null && echo rsync yes
 [ -n "$as" ] && {{ $as true </dev/null && echo sudo yes; }}
-[ -d "$root" ] && echo root yes
+{{ [ -d "$root" ] || [ -n "$as" ]; }} && echo root yes
 [ "$root" = / ] || exit 0
 while read -r path kind rest; do [ "$kind" = file ] && echo "swap $path"; done </proc/swaps
 while read -r source path rest; do echo "mount $path"; done </proc/self/mounts
 [ -d {_LOWER} ] || exit 0
 echo lower yes
+echo "version $(sed -n 's/^VERSION=//p' /etc/rookery-release)"
 $as cat {_SETTLED} 2>/dev/null | while IFS= read -r path; do echo "settled $path"; done
 exit 0
 """
@@ -114,13 +115,14 @@ class Remote:
 @dataclass(frozen=True)
 class Seen:
     """What the first look found. swaps: swap files. mounts: mount points other than the root. settled: the files that
-    Rookery wrote into a node's root, which is then an overlay over `lower`."""
+    Rookery wrote into a node's root, which is then an overlay over `lower`, and over the version `version`."""
 
     architecture: str
     swaps: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     settled: tuple[str, ...] = ()
     lower: str = ""
+    version: str = ""
 
 
 def look(machine: Remote, cancel: threading.Event) -> Seen:
@@ -148,12 +150,11 @@ def look(machine: Remote, cancel: threading.Event) -> Seen:
         mounts=tuple(dict.fromkeys(path for path in unescaped if path != "/")),
         settled=tuple(told.get("settled", [])),
         lower=_LOWER if "lower" in told else "",
+        version=told.get("version", [""])[0],
     )
 
 
 def _require(machine: Remote, told: dict[str, list[str]], done: Completed) -> None:
-    if "root" not in told:
-        raise RookeryError(f"there is no directory {machine.root} on {machine.host}", kind=ErrorKind.NOT_FOUND)
     if machine.sudo and "sudo" not in told:
         raise RookeryError(
             f"sudo on {machine.host} wants a password, or does not let this user be root",
@@ -166,6 +167,12 @@ def _require(machine: Remote, told: dict[str, list[str]], done: Completed) -> No
             f"the user on {machine.host} is not root, who alone can read everything",
             kind=ErrorKind.FORBIDDEN,
             hint="give --user root, or --sudo for a user that may become root without a password",
+        )
+    if "root" not in told:
+        raise RookeryError(
+            f"there is no directory {machine.root} on {machine.host}",
+            kind=ErrorKind.NOT_FOUND,
+            hint="leave --root out for the machine's own root",
         )
     if "rsync" not in told:
         raise RookeryError(

@@ -21,12 +21,13 @@ from pathlib import Path
 
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import deb, identity, image, installed
+from rookery.head.build import apply, identity, image, installed
 from rookery.head.build.builder import BuiltTree
 from rookery.head.build.recipe import IdentityRules, Recipe
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Version
 from rookery.head.progress import OnProgress, Progress
+from rookery.head.publish.changes import WORKING_TREE
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.store import BlobStore
 from rookery.head.trees import lock, resolver
@@ -39,11 +40,12 @@ from rookery.wire.manifest import Role, VersionKind, parse_payload, require_name
 
 log = logger(__name__)
 
-_NOTE = "# From a working tree: "
 _UNPACKING = "unpacking the root"
 # What package tools keep to be quick, and get again. The kernel's parts stay, unlike after a build: a golden client's
 # initrd is its own.
-CACHES = tuple(pattern for pattern in deb.CLEANED if pattern.startswith("var/"))
+CACHES = tuple(
+    dict.fromkeys(pattern for known in apply.MANAGERS for pattern in known.cleaned if pattern.startswith("var/"))
+)
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,7 @@ class Trees:
                     kind=ErrorKind.CONFLICT,
                     hint=f"publish it, or 'rookery image close {version.image}' gives it up",
                 )
-            manifest = parse_payload(version.manifest.signed_bytes)
-            blob = next(blob for blob in manifest.blobs if blob.role == Role.ROOT)
-            self._unpack(self._store.path(blob.sha256), place, on_progress, cancel)
+            self._unpack(self._squashfs(version), place, on_progress, cancel)
             origin = f"{version.image}@{version.id[:12]}"
             now = time.time()
             state = TreeState(
@@ -131,7 +131,7 @@ class Trees:
                 opened_at=now,
                 started=now,
                 version=version.id,
-                architecture=manifest.architecture,
+                architecture=parse_payload(version.manifest.signed_bytes).architecture,
                 recipe=version.recipe,
                 fingerprint=states.fingerprint(place / ROOT),
             )
@@ -170,6 +170,8 @@ class Trees:
             version = self._publisher.image(name, built, _recipe_text(state), tag, on_progress, cancel)
         finally:
             built.discard()
+        for note in built.notes:
+            self._catalog.add_event(f"image:{name}", "note", note)
         states.save(place, replace(state, version=version.id, fingerprint=states.fingerprint(root)))
         return version
 
@@ -183,6 +185,15 @@ class Trees:
             os.rename(place, going / name)
         shutil.rmtree(going)
 
+    def unpack(self, version_id: str, place: Path, on_progress: OnProgress, cancel: threading.Event) -> None:
+        """Put the root of a version into a tree that is held, to begin with; nothing when there is no such version."""
+        try:
+            version = self._catalog.resolve(version_id)
+        except RookeryError:
+            return
+        if version.kind is VersionKind.IMAGE:
+            self._unpack(self._squashfs(version), place, on_progress, cancel)
+
     @contextlib.contextmanager
     def held(self, name: str, what: str) -> Iterator[int]:
         """Hold a tree, which need not be there yet, and tidy up what a killed holder left. See lock.hold."""
@@ -194,6 +205,9 @@ class Trees:
                 yield handle
         finally:
             _drop_if_none(place)
+
+    def _squashfs(self, version: Version) -> Path:
+        return self._store.path(parse_payload(version.manifest.signed_bytes).blob(Role.ROOT).sha256)
 
     def _unpack(self, squashfs: Path, place: Path, on_progress: OnProgress, cancel: threading.Event) -> None:
         if which("unsquashfs") is None:
@@ -267,5 +281,5 @@ def _identity_rules(recipe: str) -> IdentityRules:
 
 def _recipe_text(state: TreeState) -> str:
     """The recipe as the version remembers it: where the tree came from, and what that was made of."""
-    lines = [line for line in state.recipe.splitlines(keepends=True) if not line.startswith(_NOTE)]
-    return f"{_NOTE}{state.origin}\n{''.join(lines)}"
+    lines = [line for line in state.recipe.splitlines(keepends=True) if not line.startswith(WORKING_TREE)]
+    return f"{WORKING_TREE}{state.origin}\n{''.join(lines)}"

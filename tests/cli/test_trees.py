@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Working on an image by command line, from a machine that is captured to a version that is published."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rookery import run
+
+if TYPE_CHECKING:
+    from conftest import Place, Sshd
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, make_root: Callable[[Path], Path]) -> Path:
+    root = make_root(tmp_path / "machine")
+    (root / "var/data").write_bytes(os.urandom(3_000_000))
+    return root
+
+
+@pytest.fixture
+def words(running: Place, sshd: Sshd, machine: Path) -> list[str]:
+    """A capture of the machine."""
+    shutil.copy(sshd.place / "user", running.directory / "id")
+    (running.directory / "known_hosts").write_text(sshd.known)
+    argv = ["image", "capture", "127.0.0.1", "--port", str(sshd.port), "--root", str(machine)]
+    return argv + [word for option in sshd.options for word in ("--ssh-option", option)]
+
+
+@pytest.fixture(autouse=True)
+def no_trees(operate: Any) -> Any:
+    yield
+    for tree in json.loads(operate("image", "trees", "--json").out)["trees"]:
+        assert operate("image", "close", tree["name"], "-y").code == 0
+    for image in json.loads(operate("image", "list", "--json").out)["images"]:
+        operate("image", "rm", image["name"], "-y")
+
+
+def inside(running: Place, *argv: str, env: dict[str, str] | None = None) -> run.Completed:
+    """A command that hands the terminal to another program: with real outputs, so as a process."""
+    whole = [sys.executable, "-m", "rookery.cli", "image", *argv]
+    return run.run(whole, check=False, timeout=120, env={"ROOKERY_DIR": str(running.directory), **(env or {})})
+
+
+def versions(operate: Any, name: str) -> list[dict[str, Any]]:
+    images = json.loads(operate("image", "list", "--json").out)["images"]
+    return [version for image in images if image["name"] == name for version in image["versions"]]
+
+
+def test_from_a_machine_to_a_version(operate: Any, running: Place, words: list[str], tmp_path: Path) -> None:
+    done = operate(*words, "--as", "golden", "--tag", "first")
+    assert done.code == 0, done.err
+    assert "golden:first is version " in done.out
+    assert " moved of " in done.err
+    (first,) = versions(operate, "golden")
+    assert (first["kind"], first["tags"]) == ("image", ["first"])
+
+    done = inside(running, "exec", "golden", "--", "sh", "-c", "echo made > /etc/made; echo said; exit 5")
+    assert (done.code, done.stdout) == (5, "said\n"), done.stderr
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\necho edited >> "$1"\n')
+    editor.chmod(0o755)
+    done = inside(running, "edit", "golden", "/etc/motd", env={"EDITOR": str(editor)})
+    # Only $VISUAL, $EDITOR and what every program gets are taken over.
+    assert (done.code, "/etc/motd is written" in done.stderr) == (0, True), done.stderr
+    assert inside(running, "edit", "golden", "../../etc/motd", env={"EDITOR": str(editor)}).code == 2
+    listed = operate("image", "trees").out
+    assert ("capture of 127.0.0.1" in listed, "changed" in listed) == (True, True)
+
+    done = operate("image", "publish", "golden", "--tag", "second")
+    assert (done.code, "golden:second is version " in done.out) == (0, True), done.err
+    assert len(versions(operate, "golden")) == 2
+    again = json.loads(operate("image", "publish", "golden", "--tag", "third", "--json").out)
+    assert again["tags"] == ["second", "third"]
+    assert "unchanged" in operate("image", "trees").out
+
+    asked = operate("image", "close", "golden")
+    assert (asked.code, "remove the working tree of golden" in asked.err) == (2, True)
+    assert operate("image", "close", "golden", "-y").code == 0
+    opened = json.loads(operate("image", "open", "golden:second", "--json").out)
+    root = Path(opened["root"])
+    assert (root / "etc/made").read_text() == "made\n"
+    assert (root / "etc/motd").read_text() == "hello\nedited\n"
+    assert ((root / "etc/motd").stat().st_uid, (root / "etc/motd").stat().st_mode & 0o777) == (1, 0o640)
+    clash = inside(running, "exec", "golden:first", "--", "true")
+    assert (clash.code, "is not golden:first" in clash.stderr) == (4, True)
+    assert inside(running, "exec", "golden:third", "--", "true").code == 0
+
+
+def test_a_command_opens_the_tree(operate: Any, running: Place, words: list[str]) -> None:
+    assert operate(*words, "--as", "golden").code == 0
+    assert operate("image", "close", "golden", "-y").code == 0
+    done = inside(running, "exec", "golden", "--", "cat", "/etc/motd")
+    assert (done.code, done.stdout) == (0, "hello\n"), done.stderr
+    assert inside(running, "exec", "nothing", "--", "true").code == 3
+    assert inside(running, "shell", "golden").code == 0  # its input is at its end
+    missing = inside(running, "exec", "golden", "--", "no-such-command")
+    assert missing.code == 127
+
+
+def test_captured_again_and_left_unpublished(operate: Any, words: list[str], machine: Path, tmp_path: Path) -> None:
+    patterns = tmp_path / "patterns"
+    patterns.write_text("# what the next machine need not have\n/var/data\n")
+    done = operate(*words, "--as", "golden", "--no-publish", "--exclude-from", str(patterns))
+    assert done.code == 0, done.err
+    assert "'rookery image publish golden' publishes it" in done.err
+    assert "not published" in operate("image", "trees").out
+    assert versions(operate, "golden") == []
+    tree = json.loads(operate(*words, "--as", "golden", "--no-publish", "--json").out)
+    assert tree["captured"]["moved"] > 3_000_000
+    tree = json.loads(operate(*words, "--as", "golden", "--no-publish", "--json").out)
+    assert tree["captured"]["moved"] < 100_000
+    (Path(tree["root"]) / "etc/mine").touch()
+    asked = operate(*words, "--as", "golden")
+    assert (asked.code, "make it like the machine again?" in asked.err) == (2, True)
+    assert operate(*words, "--as", "golden", "-y").code == 0
+    assert not (Path(tree["root"]) / "etc/mine").exists()
+    assert operate(*words, "--as", "golden", "--exclude-from", str(tmp_path / "none")).code == 3
+    assert operate(*words, "--as", "../golden").code == 2
+    wrong = operate("image", "capture", "-J", "--as", "x")
+    assert wrong.code == 2
+
+
+def test_who_works_in_a_tree_is_named(operate: Any, running: Place, words: list[str]) -> None:
+    assert operate(*words, "--as", "golden").code == 0
+    argv = [sys.executable, "-m", "rookery.cli", "image", "exec", "golden", "--dir", str(running.directory), "--"]
+    with run.spawn([*argv, "sh", "-c", "echo ready; sleep 1000"], stdout=run.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        for command in (("publish", "golden"), ("close", "golden", "-y")):
+            done = operate("image", *command)
+            assert (done.code, "in use: exec, by " in done.err) == (4, True), done.err
+        assert inside(running, "exec", "golden", "--", "true").code == 4
+        assert "exec, by " in operate("image", "trees").out
+        assert operate(*words, "--as", "golden").code == 4
+        os.kill(child.pid, signal.SIGTERM)
+        assert child.wait(30) == 130
+    assert operate("image", "publish", "golden").code == 0
+
+
+def test_a_machine_that_is_not_the_heads(operate: Any, running: Place, words: list[str]) -> None:
+    assert operate(*words, "--as", "golden").code == 0
+    place = json.loads(operate("image", "trees", "--json").out)["trees"][0]["place"]
+    # A file system of its own in the tree's place: what another machine sees there.
+    line = shlex.join([sys.executable, "-m", "rookery.cli", "image", "exec", "golden", "--", "true"])
+    script = f"mount -t tmpfs none {shlex.quote(str(Path(place).parent))} && {line}"
+    env = {"ROOKERY_DIR": str(running.directory)}
+    done = run.run(["unshare", "--mount", "sh", "-c", script], check=False, env=env)
+    assert (done.code, "on the head's machine" in done.stderr) == (2, True), done.stderr
+
+
+def test_trees_outlive_the_head(place: Place, sshd: Sshd, machine: Path) -> None:
+    (place.directory / "known_hosts").write_text(sshd.known)
+    options = [word for option in sshd.options for word in ("--ssh-option", option)]
+    words = ["image", "capture", "127.0.0.1", "--as", "golden", "--port", str(sshd.port), "--root", str(machine)]
+    with place.serving():
+        assert place.process(*words, *options, "--no-publish").code == 0
+        (place.directory / "work" / "scratch").mkdir()
+    with place.serving():
+        (tree,) = json.loads(place.process("image", "trees", "--json").stdout)["trees"]
+        assert (tree["name"], tree["changed"], tree["complete"]) == ("golden", False, True)
+        assert not (place.directory / "work" / "scratch").exists()
+        assert place.process("image", "publish", "golden").code == 0
+
+
+def test_completion_of_trees(operate: Any, running: Place, words: list[str]) -> None:
+    assert operate(*words, "--as", "golden", "--no-publish").code == 0
+    text = "rookery image publish g"
+    names = {"_ROOKERY_COMPLETE": "complete_bash", "COMP_WORDS": text, "COMP_CWORD": "3"}
+    done = run.run(
+        [Path(sys.executable).with_name("rookery")], env={**names, "ROOKERY_DIR": str(running.directory)}, check=False
+    )
+    assert done.stdout.split() == ["golden"]
