@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo bench-swarm bench-sim test setup-demo setup-test setup-bench lint unit system qemu format lock clean bench-tracker bench-background
+.PHONY: help demo bench-swarm bench-sim test setup-demo setup-test setup-bench lint unit system qemu format lock clean bench-tracker bench-background bench-differences
 
 help:
 	@echo "make demo    boot three real (QEMU) machines from one image; cleans up after itself"
@@ -18,6 +18,7 @@ help:
 	@echo "make lock    resolve the pinned requirements again"
 	@echo "make bench-tracker  what the tracker can do, into docs/benchmarks"
 	@echo "make bench-background  what a running node loses while it gives, into docs/benchmarks (ARGS=--help)"
+	@echo "make bench-differences  what an update fetches, fills and stores, into docs/benchmarks (ARGS=--help)"
 	@echo "make clean   remove the virtual environment and the demo's cache"
 
 setup-demo:
@@ -64,6 +65,9 @@ bench-tracker: setup-test
 
 bench-background: setup-test
 	@$(BIN)/python -m lab.background --into docs/benchmarks $(ARGS)
+
+bench-differences: setup-test
+	@$(BIN)/python -m lab.differences --into docs/benchmarks $(ARGS)
 
 format: setup-test
 	$(BIN)/ruff format src lab tests

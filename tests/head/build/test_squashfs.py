@@ -2,6 +2,8 @@
 """squashfs: what is kept, the same bytes for the same tree, cancelling, progress."""
 
 import os
+import random
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import squashfs
 from rookery.head.progress import Progress, silent
+from rookery.head.publish.chunker import Chunker
 from rookery.run import run
 
 EPOCH = 1_700_000_000
@@ -53,6 +56,72 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
     squashfs.pack(one, tmp_path / "1", EPOCH, silent, threading.Event())
     squashfs.pack(tmp_path / "two", tmp_path / "2", EPOCH, silent, threading.Event())
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def make_directories(root: Path) -> Path:
+    """Many small files, as a root file system has them, of text that compresses like text."""
+    dice = random.Random(1)
+    letters = [dice.randbytes(40).hex() for _ in range(2000)]
+    for directory in range(120):
+        where = root / f"d{directory % 7}" / f"sub {directory}"
+        where.mkdir(parents=True)
+        for number in range(12):
+            (where / f"f{number}").write_text("\n".join(dice.choices(letters, k=dice.randrange(200))))
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (EPOCH - 10, EPOCH - 10))
+    return root
+
+
+def chunks_of(data: bytes) -> dict[bytes, int]:
+    cutter = Chunker(len(data))
+    cutter.add(data)
+    return {digest: length for _, length, digest in cutter.index("0" * 64).chunks()}
+
+
+def test_a_new_file_leaves_what_other_directories_have_as_it_was(tmp_path: Path) -> None:
+    tree, packed = make_directories(tmp_path / "tree"), []
+    for _ in range(2):
+        squashfs.pack(tree, tmp_path / "out", EPOCH, silent, threading.Event())
+        packed.append((tmp_path / "out").read_bytes())
+        (tree / "d0" / "sub 0" / "a new one").write_bytes(os.urandom(2000))
+    old, new = (chunks_of(data) for data in packed)
+    lacking = sum(length for digest, length in new.items() if digest not in old)
+    assert 2000 < lacking < len(packed[1]) / 4
+
+
+def test_the_groups_of_directories_do_not_depend_on_how_many_threads_there_are(tmp_path: Path) -> None:
+    tree = make_directories(tmp_path / "tree")
+    squashfs.pack(tree, tmp_path / "many", EPOCH, silent, threading.Event())
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        squashfs.pack(tree, tmp_path / "one", EPOCH, silent, threading.Event())
+    finally:
+        os.sched_setaffinity(0, before)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+
+
+def test_the_parts_of_a_tree_have_groups_and_odd_names_are_left_in_common(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ('quote"', "star*", "new\nline", "ümlaut", "back\\slash", "plain", "with space", "empty", "a/b/c/d/e"):
+        (tree / name).mkdir(parents=True)
+        if name != "empty":
+            (tree / name / "file").write_text(name)
+    actions = squashfs.fragment_groups(tree).decode()
+    tests = re.findall(r'(\w+)\("([^"]*)"\)', actions)
+    assert sorted(tests) == [("pathname", "plain/*"), ("pathname", "with space/*"), ("subpathname", "a/b/c")]
+
+
+def test_every_line_can_be_read(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for number in range(9000):
+        (tree / f"{number:0200}").mkdir(parents=True)
+        (tree / f"{number:0200}" / "file").touch()
+    actions = squashfs.fragment_groups(tree).decode()
+    assert len(actions.splitlines()) == squashfs.GROUPS
+    assert max(len(line) for line in actions.splitlines()) <= squashfs.MOST_LINE
+    squashfs.pack(tree, tmp_path / "out", EPOCH, silent, threading.Event())  # mksquashfs takes them
+    assert "0008999/file" in run(["unsquashfs", "-l", tmp_path / "out"]).stdout
 
 
 def test_cancelling_leaves_nothing(tmp_path: Path) -> None:

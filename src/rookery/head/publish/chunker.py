@@ -34,10 +34,11 @@ def average(size: int) -> int:
 
 
 class Chunker:
-    """Cuts bytes that come one after the other; `size` is what they will be together."""
+    """Cuts bytes that come one after the other; `size` is what they will be together. mean: bytes of a chunk on average
+    (0: as the size says)."""
 
-    def __init__(self, size: int) -> None:
-        mean = average(size)
+    def __init__(self, size: int, mean: int = 0) -> None:
+        mean = mean or average(size)
         self._most = mean * SPREAD
         self._cutter = FastCDC(mean, min_size=mean // SPREAD, max_size=self._most, normalized_chunking=NORMALIZATION)
         self._held = bytearray()

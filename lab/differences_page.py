@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/benchmarks/differences.md, from what `lab.differences` found; and what of it is beyond its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+MOST_OF_PATCH = 2.0  # times what zstd --patch-from needs
+MOST_OF_IMAGE = 0.15
+LEAST_FILL = 300.0  # MB/s on one core
+MOST_PUBLISH = 1.25  # of the time of mksquashfs
+
+HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
+# Differences, measured
+
+`make bench-differences` wrote this page (rookery {version}, {processor}). How it works is in
+[explanation/differences.md](../explanation/differences.md).
+"""
+
+
+def page(found: dict[str, Any]) -> str:
+    """The whole page."""
+    parts = [HEAD.format(**found)]
+    if "options" in found:
+        parts += [_update(found), _table(found["options"]), _means(chosen(found)), _publish(chosen(found))]
+    if "fill" in found:
+        parts.append(_fill(found["fill"]))
+    if "versions" in found:
+        parts.append(_versions(found["versions"]))
+    return "\n".join(parts)
+
+
+def chosen(found: dict[str, Any]) -> dict[str, Any]:
+    """The row of the options that builds use."""
+    row: dict[str, Any] = next(row for row in found["options"] if row["case"]["chosen"])
+    return row
+
+
+def total(row: dict[str, Any]) -> float:
+    """MB that a node fetches for the update, everything counted."""
+    fetched = row["fetched"]
+    return float(fetched["blob"] + fetched["index"] + fetched["torrent"])
+
+
+def wrong(found: dict[str, Any]) -> Iterator[str]:
+    """What is beyond its bound."""
+    if "options" in found:
+        row = chosen(found)
+        patch = min(row["zstd"].values())
+        if total(row) > MOST_OF_PATCH * patch:
+            yield f"the update takes {total(row):.2f} MB, more than {MOST_OF_PATCH:g} times {patch:.2f} MB"
+        if total(row) > MOST_OF_IMAGE * row["size"]:
+            yield f"the update takes {total(row):.2f} MB, more than {MOST_OF_IMAGE:.0%} of {row['size']:.1f} MB"
+        if row["same"]["blob"]:
+            yield f"an identical image takes {row['same']['blob']:.2f} MB"
+        if (row["pack"] + row["publish"]) > MOST_PUBLISH * row["pack"]:
+            yield f"publishing takes {1 + row['publish'] / row['pack']:.2f} times what mksquashfs does"
+    for row in found.get("fill", []):
+        if row["rate"] < LEAST_FILL:
+            yield f"filling {row['size']} MB runs at {row['rate']:.0f} MB/s"
+
+
+def _update(found: dict[str, Any]) -> str:
+    row = chosen(found)
+    patch, fetched = min(row["zstd"].values()), row["fetched"]
+    return f"""## A small update
+
+The bookworm image of `examples/recipes`, and the same with {_and(found["packages"])} more, built on their own; a node
+that holds the first fetches the second with the node's own code over the chain.
+
+| | MB |
+|---|---|
+| the new root | {row["size"]:.2f} |
+| fetched of it | {fetched["blob"]:.2f} |
+| chunk indexes (two: the node had no sidecar of the first version) | {fetched["index"]:.2f} |
+| torrent | {fetched["torrent"]:.2f} |
+| **together** | **{total(row):.2f}** |
+| in parts of the image | {total(row) / row["size"]:.1%} |
+| in parts of the patch | **{total(row) / patch:.2f}** |
+| `zstd --patch-from`, the best level | {patch:.2f} |
+| the same image once more: fetched of it | {row["same"]["blob"]:.2f} |
+"""
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "## What was tried with mksquashfs",
+        "",
+        "zstd level 15, one processor. The update in MB: missing chunks alone; the",
+        "blocks of 16 KiB that they touch, which is what is fetched; whole pieces of 64 KiB; what `zstd --patch-from`",
+        "(level 3) makes of the same two files.",
+        "",
+        "| options | s | root, MB | chunks | **blocks** | pieces | zstd | blocks / zstd |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        update, patch, mark = row["update"], row["zstd"]["3"], "**" if row["case"]["chosen"] else ""
+        cells = [
+            f"{mark}{row['case']['what']}{mark}",
+            f"{row['seconds']:.0f}",
+            f"{row['size']:.1f}",
+            f"{update['chunks']:.2f}",
+            f"{mark}{update['blocks']:.2f}{mark}",
+            f"{update['pieces']:.2f}",
+            f"{patch:.2f}",
+            f"{update['blocks'] / patch:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Without fragments an update is smallest, but every image is 7 % larger, on each first fetch and in each",
+        "node's memory. Grouping costs nothing of the kind. Larger blocks compress better and change in larger parts.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _means(row: dict[str, Any]) -> str:
+    lines = [
+        "## How large a chunk",
+        "",
+        "The same update with the options of choice, MB. Each node gets the index from the head, and the missing",
+        "blocks from its neighbour: half the chunk would double what the head sends, to save a twentieth of what the",
+        "chain carries.",
+        "",
+        "| average, KiB | chunks | blocks | pieces | one index | blocks + index |",
+        "|---|---|---|---|---|---|",
+    ]
+    for mean, update in row["means"].items():
+        lines.append(
+            f"| {int(mean) // 1024} | {update['chunks']:.2f} | {update['blocks']:.2f} | {update['pieces']:.2f} |"
+            f" {update['index']:.2f} | {update['blocks'] + update['index']:.2f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _publish(row: dict[str, Any]) -> str:
+    share = 1 + row["publish"] / row["pack"]
+    return f"""## Publishing
+
+mksquashfs with all processors took {row["pack"]:.1f} s. Publishing what it wrote (one pass: SHA-256, pieces of both
+kinds of torrent, chunks; then to the disk) took {row["publish"]:.2f} s: together **{share:.2f}** times as long.
+"""
+
+
+def _fill(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "## Filling",
+        "",
+        "A file of random bytes, filled from one that differs in a hundred places; one processor, files in memory",
+        "(tmpfs). Memory is what the process grew by at most, with the indexes and their tables.",
+        "",
+        "| MB | filling, MB/s | `cp`, MB/s | SHA-256, MB/s | memory, MB | not there, MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['size']} | **{row['rate']:.0f}** | {row['cp']:.0f} | {row['sha256']:.0f} |"
+        f" {row['memory']:.1f} | {row['missing']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _versions(found: dict[str, Any]) -> str:
+    lines = [
+        f"## {found['versions']} versions",
+        "",
+        f"Of {found['size']} MB each, with 5 % changed from one to the next in ten places. MB on the head's disk:",
+        "",
+        "| | MB |",
+        "|---|---|",
+        f"| the first, and the sum of all changes | {found['changes']:.0f} |",
+        f"| every version as it is | {found['plain']:.0f} |",
+    ]
+    if "packed" in found:
+        lines += [
+            f"| **all but the newest packed** | **{found['packed']:.0f}** |",
+            f"| bringing the oldest back, s | {found['back']:.2f} |",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _and(words: list[str]) -> str:
+    return ", ".join(words[:-1]) + " and " + words[-1]

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of updates: what it counts, and what it holds against its bounds."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import differences
+from lab.differences_page import page, total, wrong
+from lab.updating import fetched
+
+UPDATE = {"chunks": 2.8, "blocks": 3.2, "pieces": 4.0, "index": 0.1}
+
+
+def found(**changed: Any) -> dict[str, Any]:
+    row = {
+        "case": {"what": "of choice", "chosen": True, "block": "256K"},
+        "seconds": 20.0,
+        "size": 74.0,
+        "update": UPDATE,
+        "zstd": {"3": 2.0, "19": 1.9},
+        "means": {"16384": UPDATE},
+        "fetched": {"blob": 3.2, "index": 0.16, "torrent": 0.06, "sent": 3.2, "had": 70.8},
+        "same": {"blob": 0.0, "index": 0.16, "torrent": 0.06, "sent": 0.0, "had": 74.0},
+        "pack": 10.0,
+        "publish": 0.5,
+    }
+    fill = {"size": 250, "rate": 700.0, "cp": 2000.0, "sha256": 1500.0, "memory": 3.0, "missing": 8.0}
+    versions = {"versions": 100, "size": 20, "changes": 119.0, "plain": 2000.0}
+    options = [row | changed, row | {"case": {"what": "another", "chosen": False, "block": "1M"}}]
+    return {
+        "version": "0",
+        "processor": "a processor",
+        "packages": ["one", "two"],
+        "options": options,
+        "fill": [fill],
+        "versions": versions,
+    }
+
+
+def test_the_page_says_what_was_found() -> None:
+    text = page(found())
+    assert "| **together** | **3.42** |" in text
+    assert "| in parts of the patch | **1.80** |" in text
+    assert "| **of choice** |" in text
+    assert "**1.05** times" in text
+    assert total(found()["options"][0]) == pytest.approx(3.42)
+    assert list(wrong(found())) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"zstd": {"3": 1.5}}, "more than 2"),
+        ({"size": 20.0, "zstd": {"3": 9.0}}, "15%"),
+        ({"same": {"blob": 0.1}}, "identical"),
+        ({"publish": 3.0}, "publishing"),
+    ],
+)
+def test_what_is_beyond_its_bound_is_said(changed: dict[str, Any], fault: str) -> None:
+    (said,) = wrong(found(**changed))
+    assert fault in said
+
+
+def test_what_an_update_lacks_is_counted_in_chunks_blocks_and_pieces() -> None:
+    old = os.urandom(2_000_000)
+    new = old[:1_000_000] + b"in between" + old[1_000_000:]
+    update = differences.lacking(differences.cut(old), differences.cut(new))
+    assert 0 < update["chunks"] <= update["blocks"] <= update["pieces"] < 0.3
+    assert differences.lacking(differences.cut(new), differences.cut(new))["pieces"] == 0
+
+
+def test_a_real_update_fetches_what_was_counted(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(os.urandom(2_000_000))
+    new.write_bytes(old.read_bytes()[:1_500_000] + b"in between" + old.read_bytes()[1_500_000:])
+    update = differences.lacking(differences.cut(old.read_bytes()), differences.cut(new.read_bytes()))
+    wire = fetched(old, new, tmp_path)
+    assert wire["blob"] == wire["sent"] == pytest.approx(update["blocks"])
+    assert fetched(new, new, tmp_path)["blob"] == 0
