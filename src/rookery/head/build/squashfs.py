@@ -6,10 +6,10 @@ zstd level 15 in blocks of 256 KiB. Measured with mksquashfs 4.5.1 on a bookworm
 42 s, 91.3 MB. So higher levels buy 1 % for twice the time, and larger blocks 5 % for twice the time at that level,
 while each page that a node reads from one costs it the unpacking of a whole mebibyte.
 
-Files below a block share blocks ("fragments"), in the order of their names: one file more, and the content of every such
-block behind it moves and is compressed to other bytes. So the parts of the tree are dealt out to groups by their names,
-and each group has fragments of its own: a change stays in the groups of the parts that it touches. An update of four
-packages is a fifth smaller for it, the image no larger (docs/benchmarks/differences.md).
+Files below a block share blocks ("fragments"), in the order of their names: one file more, and the content of every
+such block behind it moves and is compressed to other bytes. So the parts of the tree are dealt out to groups by their
+names, and each group has fragments of its own: a change stays in the groups of the parts that it touches. An update of
+four packages is a fifth smaller for it, the image no larger (docs/benchmarks/differences.md).
 """
 
 from __future__ import annotations

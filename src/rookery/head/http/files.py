@@ -71,7 +71,7 @@ def router(services: Services, guard: Guard) -> APIRouter:
         if isinstance(said, Response):
             return said
         sha256, headers = said
-        path = services.store.path(sha256)
+        path = await run_in_threadpool(services.store.path, sha256)
         return await send_file(request, path, sha256, on_sent=services.sent.add, more=headers)
 
     return found

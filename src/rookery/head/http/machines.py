@@ -102,7 +102,8 @@ def node_router(services: Services, guard: Guard) -> APIRouter:
     async def blob(request: Request, sha256: str) -> Response:
         access = await guard.fetcher(request)
         await run_in_threadpool(published.require_blob, sha256, access.version)
-        return await send_file(request, services.store.path(sha256), sha256, on_sent=services.sent.add)
+        path = await run_in_threadpool(services.store.path, sha256)
+        return await send_file(request, path, sha256, on_sent=services.sent.add)
 
     @found.get(f"{routes.TORRENT}/{{sha256}}")
     async def torrent(request: Request, sha256: str) -> Response:

@@ -200,6 +200,7 @@ class Offers:
                 kind=ErrorKind.NOT_FOUND,
                 hint="its URL and its metalink do",
             )
+        self._services.published.require_blob(blob.sha256, None)  # a packed one is given again
         try:
             return self._services.store.torrent(blob.sha256).read_bytes()
         except FileNotFoundError:

@@ -20,6 +20,7 @@ from rookery.head.catalog.rows import Version
 from rookery.head.http import views
 from rookery.head.http.bases import bases
 from rookery.head.http.bodies import answer, body
+from rookery.head.http.idle import pack_idle
 from rookery.head.http.operate_head import Wait
 from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
@@ -93,7 +94,7 @@ class _Work:
                 built.discard()
             for note in built.notes:
                 self._catalog.add_event(f"image:{wanted.name}", "note", note)
-            return self._told(version, wanted.tag)
+            return self._told(version, wanted.tag, on_progress, cancel)
 
         return self._services.jobs.start("build", wanted.name, work)
 
@@ -108,7 +109,7 @@ class _Work:
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
             version = self._services.publisher.path(source, wanted.name, wanted.tag, on_progress, cancel)
-            return self._told(version, wanted.tag)
+            return self._told(version, wanted.tag, on_progress, cancel)
 
         return self._services.jobs.start("publish", wanted.name, work)
 
@@ -132,8 +133,9 @@ class _Work:
 
         return self._services.jobs.start("verify", version.image, work)
 
-    def _told(self, version: Version, tag: str) -> str:
+    def _told(self, version: Version, tag: str, on_progress: OnProgress, cancel: threading.Event) -> str:
         self._services.published.added(version)
         message = f"{version.image}:{tag} is version {version.id[:12]} now, {version.size / 1e6:.1f} MB"
         self._catalog.add_event(f"image:{version.image}", "published", message)
+        pack_idle(self._services, on_progress, cancel)
         return version.id

@@ -15,6 +15,7 @@ from rookery.api import routes, versions
 from rookery.head.catalog.rows import Version
 from rookery.head.http import views
 from rookery.head.http.bodies import answer, body
+from rookery.head.http.idle import in_swarm
 from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
 from rookery.head.publish import changes
@@ -73,7 +74,7 @@ class _Versions:
         """What went, and the SHA-256 of blobs that are of no version any more."""
         services = self._services
         with services.holds.settled() as held:
-            needed = {**self._in_swarm(), **held}
+            needed = {**in_swarm(services), **held}
             found = self._catalog.collect(wanted.keep, needed, time.time(), dry_run=wanted.dry_run)
             staying = _blobs(row for row, _ in found.staying)
             blobs = _blobs(found.going) - staying
@@ -92,21 +93,9 @@ class _Versions:
         )
         return told, set() if wanted.dry_run else blobs
 
-    def _in_swarm(self) -> dict[str, str]:
-        """The versions that somebody fetches or gives now."""
-        now = time.monotonic()
-        found = {}
-        for image in self._catalog.images():
-            for row in image.versions:
-                hashes = [blob.info_hash for blob in views.manifest(row).blobs if blob.info_hash]
-                if count := sum(self._services.tracker.present(info_hash, now) for info_hash in hashes):
-                    found[row.id] = f"in the swarm, {count} member{'' if count == 1 else 's'}"
-        return found
-
     def _size(self, sha256: str) -> int:
-        """Bytes of a blob's file and its torrent."""
-        store = self._services.store
-        return sum(path.stat().st_size for path in (store.path(sha256), store.torrent(sha256)) if path.is_file())
+        """Bytes of a blob's file and of what lies beside it."""
+        return self._services.store.disk(sha256)
 
 
 def _blobs(rows: Iterable[Version]) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,6 +90,26 @@ class Published:
         index = self._fresh(lambda index: sha256 in index.roles)
         if sha256 not in (index.roles if version is None else index.blobs.get(version, ())):
             raise _no_blob(sha256)
+        if self._store.is_packed(sha256):
+            self._bring_back(sha256)
+
+    def pack(self, version: Version, idle: Collection[Version]) -> int:
+        """Stop giving a version's blobs that are of no version beside the `idle` ones, and pack them; the bytes that
+        this freed. Whoever asks for one by `require_blob` brings it back."""
+        ids, freed = {row.id for row in idle}, 0
+        rows = [row for image in self._catalog.images() for row in image.versions if row.id not in ids]
+        busy = {blob.sha256 for row in rows for blob in _blobs(row)}
+        for blob in _blobs(version):
+            if not blob.chunks or blob.sha256 in busy or self._store.is_packed(blob.sha256):
+                continue
+            with self._giving:
+                self._given.pop(blob.info_hash, None)
+                self._seeder.remove(blob.info_hash)
+            try:
+                freed += self._store.pack(blob.sha256)
+            finally:
+                self._give(version)  # what stays as it is
+        return freed
 
     def info_hashes(self, version: str | None) -> frozenset[bytes]:
         """The info-hashes of a version (None: of all): 20 bytes each, v1 and the first 20 of v2 (BEP 52)."""
@@ -108,6 +128,14 @@ class Published:
         if info_hash := self._fresh(lambda index: version in index.carried).carried.get(version):
             self._seeder.check(info_hash)
 
+    def _bring_back(self, sha256: str) -> None:
+        """Make a packed blob a file again, and give it."""
+        self._store.path(sha256)
+        for image in self._catalog.images():
+            for version in image.versions:
+                if any(blob.sha256 == sha256 for blob in _blobs(version)):
+                    self._give(version)
+
     def _give(self, version: Version) -> None:
         for blob in _blobs(version):
             if blob.info_hash:
@@ -118,7 +146,8 @@ class Published:
                     raise RookeryError(
                         f"the torrent of blob {blob.sha256[:12]} is gone", kind=ErrorKind.NOT_FOUND
                     ) from None
-                self._add(blob, torrent)
+                if not self._store.is_packed(blob.sha256):  # else when somebody asks for it
+                    self._add(blob, torrent)
 
     def _add(self, blob: Blob, torrent: bytes) -> None:
         path = self._store.path(blob.sha256)

@@ -22,6 +22,7 @@ from typing import BinaryIO
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import OnProgress, Progress, silent
+from rookery.head.publish.packs import PACKED, Packs
 
 STAGE = "storing"
 _INCOMING = ".incoming-"
@@ -31,34 +32,67 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BlobStore:
-    """A directory of blobs `{sha256}`, their torrents `{sha256}.torrent` and their chunk indexes `{sha256}.chunks`.
-    Thread-safe."""
+    """A directory of blobs `{sha256}`, their torrents `{sha256}.torrent` and their chunk indexes `{sha256}.chunks`;
+    some blobs may be packed (packs.py). Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()  # over what packed blobs are made of
+        self._packs = Packs(directory, _INCOMING)
         self._remove_leftovers()
 
     def path(self, sha256: str) -> Path:
-        """Where the blob is, or would be. Raises RookeryError `invalid` for what is no digest."""
-        if not _DIGEST.fullmatch(sha256):
-            raise RookeryError(f"{sha256[:80]!r} is not a blob's digest", kind=ErrorKind.INVALID)
-        return self.directory / sha256
+        """Where the blob is, or would be; one that is packed is made a file again, which takes a second for 200 MB.
+
+        Raises RookeryError `invalid` for what is no digest; `corrupt`, `no-space` for a packed one.
+        """
+        if self.is_packed(sha256):
+            with self._lock, self._explained(self._place(sha256)):
+                if self.is_packed(sha256):
+                    self._packs.bring_back(sha256)
+        return self._place(sha256)
 
     def torrent(self, sha256: str) -> Path:
         """Where the blob's torrent is, or would be."""
-        return self.path(sha256).with_suffix(".torrent")
+        return self._place(sha256).with_suffix(".torrent")
 
     def chunks(self, sha256: str) -> Path:
         """Where the blob's chunk index is, or would be."""
-        return self.path(sha256).with_suffix(".chunks")
+        return self._place(sha256).with_suffix(".chunks")
 
     def __contains__(self, sha256: str) -> bool:
-        return self.path(sha256).is_file()
+        return self._place(sha256).is_file() or self.is_packed(sha256)
 
     def digests(self) -> tuple[str, ...]:
-        """Every blob that is there, sorted."""
-        return tuple(sorted(path.name for path in self.directory.iterdir() if _DIGEST.fullmatch(path.name)))
+        """Every blob that is there, packed ones too, sorted."""
+        whole = {path.name for path in self.directory.iterdir() if _DIGEST.fullmatch(path.name)}
+        return tuple(sorted(whole | set(self._packs.packed())))
+
+    def is_packed(self, sha256: str) -> bool:
+        """Whether the blob is here, but has no file of its own until somebody asks for its `path`."""
+        self._place(sha256)
+        return self._packs.is_packed(sha256)
+
+    def pack(self, sha256: str) -> int:
+        """Keep of a blob that nobody needs just now only the chunks that no other blob here has. Returns the bytes that
+        were freed; 0, and the blob stays as it is, when it has no index or too little in common with the others.
+
+        Whoever gives the blob's file to others must stop first. Raises RookeryError `no-space`.
+        """
+        with self._lock, self._explained(self._place(sha256)):
+            return self._packs.pack(sha256)
+
+    def packed_digest(self, sha256: str) -> str:
+        """SHA-256 of a packed blob, which stays packed. Raises RookeryError `corrupt` when it would not come out."""
+        with self._lock:
+            return self._packs.digest(sha256)
+
+    def disk(self, sha256: str) -> int:
+        """Bytes of the files that are a blob's own."""
+        place = self._place(sha256)
+        paths = (place, *(place.with_suffix(suffix) for suffix in (".torrent", ".chunks", PACKED)))
+        return sum(path.stat().st_size for path in paths if path.is_file())
 
     def put(
         self,
@@ -109,10 +143,12 @@ class BlobStore:
     def remove(self, sha256: str, *, keep_index: bool = False) -> None:
         """Remove a blob, its torrent and its chunk index, if they are there. Whoever has the file open can go on
         reading it. keep_index: nodes may hold the blob for long, and their next version is filled by its index."""
-        self.path(sha256).unlink(missing_ok=True)
-        self.torrent(sha256).unlink(missing_ok=True)
-        if not keep_index:
-            self.chunks(sha256).unlink(missing_ok=True)
+        with self._lock, self._explained(self._place(sha256)):
+            self._packs.part_with(sha256)  # others may be packed in terms of it
+            self._place(sha256).unlink(missing_ok=True)
+            self.torrent(sha256).unlink(missing_ok=True)
+            if not keep_index:
+                self.chunks(sha256).unlink(missing_ok=True)
 
     def forget_indexes(self, before: float) -> None:
         """Remove chunk indexes of blobs that are not here, last changed before that time (seconds since 1970)."""
@@ -146,12 +182,17 @@ class BlobStore:
 
     def _settle(self, temporary: Path, digest: str) -> None:
         """Give a whole file its name, unless a good blob has it."""
-        there = self.path(digest)
+        there = self._place(digest)
         if there.is_file() and files.sha256_file(there) == digest:
             return
         temporary.chmod(0o444)
         os.replace(temporary, there)
         files.sync_directory(self.directory)
+
+    def _place(self, sha256: str) -> Path:
+        if not _DIGEST.fullmatch(sha256):
+            raise RookeryError(f"{sha256[:80]!r} is not a blob's digest", kind=ErrorKind.INVALID)
+        return self.directory / sha256
 
     def _remove_leftovers(self) -> None:
         # `.HEX.torrent.XXXX` is what an atomic write of a torrent leaves; it holds no lock, but lasts milliseconds.

@@ -75,6 +75,10 @@ def _blob_problems(
             raise RookeryError("verifying was cancelled", kind=ErrorKind.CANCELLED)
         on_progress(Progress(STAGE, before + done, total, "bytes", line=blob.name))
 
+    if store.is_packed(blob.sha256):
+        yield from _packed_problems(blob, store, again)
+        tell(blob.size)
+        return
     path = store.path(blob.sha256)
     try:
         size = path.stat().st_size
@@ -86,6 +90,16 @@ def _blob_problems(
         yield Problem(blob.role, f"{path} is missing", again)
     except OSError as error:
         yield Problem(blob.role, f"{path} cannot be read: {error.strerror}", "look at the disk's health")
+
+
+def _packed_problems(blob: Blob, store: BlobStore, again: str) -> Iterator[Problem]:
+    try:
+        right = store.packed_digest(blob.sha256) == blob.sha256
+    except RookeryError as error:
+        yield Problem(blob.role, str(error), again)
+    else:
+        if not right:
+            yield Problem(blob.role, "packed as it is, it would come back with another digest", again)
 
 
 def _torrent_problems(blob: Blob, store: BlobStore) -> Iterator[Problem]:
