@@ -80,7 +80,7 @@ class Package:
     """What is packed. files: path -> content, with modes as of `modes` (else 0644). links: path -> target. scripts: of
     deb `postinst` …, of rpm `post` …. requires: names of other packages. directories: of its
     own, without what is in them. attributes: rpm's words before a path in `%files`, as `%caps(cap_net_raw=ep)`.
-    architecture: deb's or rpm's word for it; `all`: any."""
+    owner: the user and group of an rpm's files. architecture: deb's or rpm's word for it; `all`: any."""
 
     name: str
     version: str = "1.0"
@@ -92,32 +92,15 @@ class Package:
     requires: Sequence[str] = ()
     provides: Sequence[str] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    owner: str = "root"
     architecture: str = "all"
 
 
 BUSYBOX = Path("/bin/busybox")
-_APPLETS = [
-    "sh",
-    "cat",
-    "chmod",
-    "chown",
-    "cp",
-    "date",
-    "echo",
-    "env",
-    "id",
-    "ln",
-    "ls",
-    "mkdir",
-    "mv",
-    "rm",
-    "sleep",
-    "stat",
-    "test",
-    "touch",
-    "true",
-    "uname",
-]
+_APPLETS = (
+    *("sh", "cat", "chmod", "chown", "cp", "date", "echo", "env", "id", "ln", "ls", "mkdir", "mv", "rm", "sleep"),
+    *("stat", "test", "touch", "true", "uname"),
+)
 
 
 def tiny_root(architecture: str) -> Package:
@@ -157,17 +140,27 @@ def tiny_kernel(directory: Path, architecture: str, release: str = "9.9.9-test")
     )
 
 
+def own(*names: str) -> dict[str, bytes]:
+    """Programs of this machine with the libraries that they need: path -> content."""
+    programs = [path for path in map(which, names) if path is not None]
+    listed = "".join(run(["ldd", path]).stdout for path in programs)
+    libraries = {Path(word) for word in listed.split() if word.startswith("/")}
+    return {str(path): path.read_bytes() for path in sorted({*programs, *libraries})}
+
+
 def own_rpm(architecture: str, database: str) -> Package:
     """This machine's own rpm as a package, set to keep its database in `database` of the root."""
-    programs = [path for path in map(which, ("rpm", "rpmdb")) if path is not None]
-    listed = "".join(run(["ldd", path]).stdout for path in programs)
-    libraries = sorted({word for word in listed.split() if word.startswith("/")})
-    files = {str(path): path.read_bytes() for path in (*programs, *map(Path, libraries))}
+    programs = own("rpm", "rpmdb")
     settings = [path for path in Path("/usr/lib/rpm").rglob("*") if path.is_file() and not os.access(path, os.X_OK)]
-    files |= {str(path): path.read_bytes() for path in settings}
+    files = programs | {str(path): path.read_bytes() for path in settings}
     files["/etc/rpm/macros"] = f"%_dbpath {database}\n%_db_backend sqlite\n".encode()
-    modes = dict.fromkeys((str(path) for path in (*programs, *libraries)), 0o755)
-    return Package("rpm", files=files, modes=modes, architecture=architecture)
+    return Package("rpm", files=files, modes=dict.fromkeys(programs, 0o755), architecture=architecture)
+
+
+def own_sysusers(architecture: str) -> Package:
+    """This machine's systemd-sysusers as a package."""
+    programs = own("systemd-sysusers")
+    return Package("sysusers", files=programs, modes=dict.fromkeys(programs, 0o755), architecture=architecture)
 
 
 def _lay_out(package: Package, root: Path) -> None:
@@ -250,7 +243,7 @@ def rpm(package: Package, directory: Path, key: Key | None) -> Path:
     lines += ["%files"]
     lines += [f"%dir {name}" for name in package.directories]
     for name in package.files:
-        mode = f"%attr({package.modes.get(name, 0o644):04o}, root, root)"
+        mode = f"%attr({package.modes.get(name, 0o644):04o}, {package.owner}, {package.owner})"
         lines.append(f"{mode} {package.attributes.get(name, '')} {name}")
     lines += list(package.links)
     spec = work / "package.spec"

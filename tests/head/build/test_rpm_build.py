@@ -22,8 +22,10 @@ from lab.archives import Key, Package
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head import serve
 from rookery.head.build import image
+from rookery.head.build.builder import BuildSite
 from rookery.head.build.image import BuiltImage
 from rookery.head.build.recipe import Recipe, RecipeFile, Repository
+from rookery.head.build.rpm import RpmBuilder
 from rookery.head.config import Paths
 from rookery.head.progress import Progress, silent
 from rookery.run import PIPE, run, spawn
@@ -67,6 +69,23 @@ class Shelf:
         return Repository("site", f"file://{self.top}/site", key=self.theirs.armor.strip())
 
 
+def flock(machine: str) -> tuple[Package, ...]:
+    """A package whose files belong to a user that it only declares, as those for rpm 4.19 and later do; one whose user
+    nobody declares; and what makes users."""
+    nest, egg = "/var/lib/penguin/nest", "/usr/bin/egg"
+    penguin = Package(
+        "penguin",
+        files={nest: b"x", egg: b"x", "/usr/lib/sysusers.d/penguin.conf": b"u penguin 471 - /var/lib/penguin\n"},
+        modes={nest: 0o640, egg: 0o4755},
+        attributes={egg: "%caps(cap_net_raw=ep)"},
+        owner="penguin",
+        requires=("tiny-root",),
+        architecture=machine,
+    )
+    stray = Package("stray", files={"/var/lib/stray": b"x"}, owner="stray", architecture=machine)
+    return penguin, stray, archives.own_sysusers(machine)
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     top, machine = tmp_path_factory.mktemp("shelf"), platform.machine()
@@ -102,7 +121,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
         kernel = archives.tiny_kernel(top, machine)
         for package in (archives.tiny_root(machine), kernel, archives.own_rpm(machine, "/usr/share/rpm")):
             archives.rpm(package, base, ours)
-        for package in (tool, service, halting, grumbling, waiting):
+        for package in (tool, service, halting, grumbling, waiting, *flock(machine)):
             archives.rpm(package, site, theirs)
         archives.rpm(unsigned, site, None)
         archives.rpm_repository(base)
@@ -260,6 +279,43 @@ def test_a_script_that_fails_stops_or_is_told(shelf: Shelf, tmp_path: Path, trac
     built = image.build(dataclasses.replace(shelf.recipe, packages=("grumbling",)), tmp_path / "other")
     assert [note for note in built.notes if "grumbling" in note and "failed" in note]
     run(["rm", "-rf", tmp_path / "work", tmp_path / "other"])
+
+
+def test_users_that_packages_declare_own_their_files(shelf: Shelf, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(shelf.recipe, packages=("tiny-root", "penguin", "sysusers", "stray"))
+    built = image.build(recipe, tmp_path / "work")
+    root = tmp_path / "root"
+    run(["unsquashfs", "-quiet", "-no-progress", "-d", root, built.root])
+    nest, egg = (root / "var/lib/penguin/nest").stat(), (root / "usr/bin/egg").stat()
+    assert (nest.st_uid, nest.st_gid, nest.st_mode & 0o7777) == (471, 471, 0o640)
+    assert (egg.st_uid, egg.st_gid, egg.st_mode & 0o7777) == (471, 471, 0o4755)
+    assert "cap_net_raw=ep" in run(["getcap", root / "usr/bin/egg"]).stdout
+    assert "penguin:x:471:471:" in (root / "etc/passwd").read_text()
+    assert [note for note in built.notes if "there is no stray in the image" in note]
+    run(["rm", "-rf", tmp_path / "work", root])
+
+
+def test_another_architecture_needs_no_program_to_run_for_packages_without_scripts(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    foreign = "aarch64" if platform.machine() == "x86_64" else "x86_64"
+    place = tmp_path / "packages"
+    place.mkdir()
+    archives.rpm(Package("kernel", files={"/boot/kernel": b"x"}, architecture=foreign), place, shelf.ours)
+    archives.rpm_repository(place)
+    recipe = Recipe(
+        distribution="rocky",
+        suite="10",
+        kernel="kernel",
+        architecture=foreign,
+        key=shelf.ours.armor.strip(),
+        repositories=(Repository("foreign", f"file://{place}"),),
+    )
+    (tmp_path / "scratch").mkdir()
+    site = BuildSite(tmp_path / "tree", tmp_path / "scratch", silent, threading.Event())
+    assert RpmBuilder().build(recipe, site).packages == {"kernel": "1.0-1"}
+    assert (tmp_path / "tree/usr/lib/sysimage/rpm/rpmdb.sqlite").is_file()
+    run(["rm", "-rf", tmp_path / "tree"])
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import apply, foreign, identity, installed, keys, rpmdb
+from rookery.head.build import apply, foreign, identity, installed, keys, owners, rpmdb
 from rookery.head.build.apart import PROGRAMS, apart, require
 from rookery.head.build.builder import SOURCE_DATE, BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe, Repository
@@ -94,6 +94,7 @@ class RpmBuilder:
             )
         except RunError as error:
             raise _explained(recipe, meter, error) from error
+        nobodys = owners.settle(site.tree, rpmdb.directory(recipe), meter.missing, site.cancel)
         place = rpmdb.settle(site.tree, rpmdb.directory(recipe), site.scratch, site.cancel)
         leave_out(site.tree, recipe.exclude, recipe.keep)
         steps = dataclasses.replace(recipe, kernel="", packages=())  # those are in
@@ -102,6 +103,8 @@ class RpmBuilder:
         rpmdb.tidy(site.tree, place)
         identity.remove(site.tree, CLEANED)
         notes = tuple(f"a script of a package failed: {line}" for line in dict.fromkeys(meter.scripts))
+        if nobodys:
+            notes += (f"files of packages belong to root, for there is no {', '.join(nobodys)} in the image",)
         return BuiltTree(packages, notes)
 
 
@@ -231,8 +234,11 @@ class _Meter:
         self._stage, self._done, self._total = "reading package lists", 0, 0
         self.faults: list[str] = []
         self.scripts: list[str] = []
+        self.missing: set[str] = set()
 
     def line(self, line: str) -> None:
+        if name := owners.missing(line):
+            self.missing.add(name)
         if found := self._SCRIPT.match(line):
             self.scripts += [found[1]] if found[1] else []
         elif self._FAULT.match(line):
