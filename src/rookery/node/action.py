@@ -27,6 +27,7 @@ class Kind(StrEnum):
     WRITE = "write"  # subject: path in the new root; text: content
     LINK = "link"  # subject: path in the new root; text: what it points to
     MAKE_HOST_KEY = "make-host-key"  # subject: path in the new root; text: type
+    RESTORE_LISTS = "restore-lists"  # access control lists, from a file of the image; subject: that file
     KEEP_AGENT = "keep-agent"  # copy the agent out of the first root; subject: where to
     HAND_OVER = "hand-over"  # leave word for the agent beside the image; subject: file
     WRITE_UNIT = "write-unit"  # subject: name of a unit that is started in the image; text: content

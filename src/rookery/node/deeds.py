@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from rookery import codec, files
+from rookery import acls, codec, files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.node import clock, handover, modules, places, probe, settle, trust, units
+from rookery.node import clock, handover, modules, overlay, places, probe, settle, trust, units
 from rookery.node.action import Action, Kind
 from rookery.node.console import Console, transfer_line
 from rookery.node.fetch.fetch import Fetcher
@@ -207,10 +207,9 @@ def _mount_image(_traveller: Traveller, action: Action) -> str:
 def _mount_overlay(traveller: Traveller, action: Action) -> str:
     path = Path(action.subject)
     path.mkdir(parents=True, exist_ok=True)
-    for option in action.text.split(","):
-        name, _, directory = option.partition("=")
-        if name in ("upperdir", "workdir"):
-            Path(directory).mkdir()
+    layers = dict(option.split("=", 1) for option in action.text.split(",") if "=" in option)
+    overlay.make_upper(Path(layers["lowerdir"]), Path(layers["upperdir"]))
+    Path(layers["workdir"]).mkdir()
     run(["busybox", "mount", "-t", "overlay", "-o", action.text, "rookery", path])
     image = settle.look(path)
     if not image.init:
@@ -251,6 +250,10 @@ def _make_host_key(_traveller: Traveller, action: Action) -> str:
     keygen = ["ssh-keygen", "-q", "-t", action.text, "-N", "", "-C", "", "-f", action.subject]
     run(["busybox", "chroot", places.NEW_ROOT, *keygen])
     return ""
+
+
+def _restore_lists(_traveller: Traveller, _action: Action) -> str:
+    return f"{acls.restore(places.NEW_ROOT)} access control lists"
 
 
 def _keep_agent(_traveller: Traveller, action: Action) -> str:
@@ -334,6 +337,7 @@ _DEEDS: dict[Kind, Callable[[Traveller, Action], str]] = {
     Kind.WRITE: _write,
     Kind.LINK: _link,
     Kind.MAKE_HOST_KEY: _make_host_key,
+    Kind.RESTORE_LISTS: _restore_lists,
     Kind.KEEP_AGENT: _keep_agent,
     Kind.HAND_OVER: _hand_over,
     Kind.WRITE_UNIT: _write_unit,

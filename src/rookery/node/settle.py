@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rookery import acls
 from rookery.node import network, units
 from rookery.node.action import Action, Kind
 from rookery.node.inside import inside
@@ -32,7 +33,7 @@ class Image:
     """What settling must know of an image. init: path of its init, or empty. systemd: whether that is systemd.
     networkd: `enabled`, `present` or empty; network_manager, ifupdown: whether they are there and enabled.
     resolv_link: whether /etc/resolv.conf is a symbolic link (somebody in the image owns it). ssh: whether it has
-    ssh-keygen and sshd. host_key: whether it has SSH host keys."""
+    ssh-keygen and sshd. host_key: whether it has SSH host keys. lists: whether it brings access control lists."""
 
     init: str = ""
     systemd: bool = False
@@ -42,6 +43,7 @@ class Image:
     resolv_link: bool = False
     ssh: bool = False
     host_key: bool = False
+    lists: bool = False
 
 
 def look(root: Path) -> Image:
@@ -55,6 +57,7 @@ def look(root: Path) -> Image:
         ifupdown=_is_file(root, "/sbin/ifup") and _enabled(root, "networking.service"),
         resolv_link=(root / "etc/resolv.conf").is_symlink(),
         ssh=_is_file(root, "/usr/sbin/sshd") and _is_file(root, "/usr/bin/ssh-keygen"),
+        lists=_is_file(root, f"/{acls.FILE}"),
         host_key=any(inside(root, "/etc/ssh").glob("ssh_host_*_key")),
     )
 
@@ -63,7 +66,9 @@ def plan(
     orders: Orders, manifest: Manifest, lease: Lease | None, facts: Facts | None, image: Image
 ) -> tuple[Action, ...]:
     """The steps settle and switch."""
+    lists = Action(Step.SETTLE, Kind.RESTORE_LISTS, f"/{acls.FILE}", "a squashfs cannot hold access control lists")
     return (
+        *((lists,) if image.lists else ()),
         _write("/etc/hostname", f"{orders.node}\n", "the name that the head knows this machine by"),
         _write("/etc/hosts", _hosts(orders), "the cluster's names, without asking anybody"),
         _write("/etc/machine-id", _machine_id(lease, facts), "of this machine, the same at each boot"),

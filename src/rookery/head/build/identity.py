@@ -19,6 +19,7 @@ from rookery.head.build.recipe import IdentityRules
 REMOVED = (
     # identity and secrets, made anew on every node
     "etc/hostname",
+    "etc/rookery-release",
     "etc/mailname",
     "etc/ssh/ssh_host_*",
     "etc/ssl/private/ssl-cert-snakeoil.key",

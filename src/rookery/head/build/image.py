@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rookery import files
+from rookery import acls, files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apart, builder, drivers, identity, kernel, squashfs
 from rookery.head.build.recipe import Recipe
@@ -109,6 +110,9 @@ def finish(
     _look(cancel)
     on_progress(Progress("taking its identity away"))
     identity.neutralise(tree, recipe.identity)
+    # Whatever directory it was made in: a / that others may not enter is none that a system runs on.
+    tree.chmod(stat.S_IMODE(tree.stat().st_mode) | 0o555)
+    acls.record(tree)
     epoch = identity.settle_times(tree, started)
     _look(cancel)
     found = kernel.find(tree)

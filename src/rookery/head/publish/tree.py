@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packs a directory into one tar archive (POSIX.1-2001 pax), the same bytes for the same tree.
 
-Kept exactly: modes, numeric owners, times to the nanosecond, symbolic and hard links, FIFOs, devices, and extended
-attributes, as `SCHILY.xattr.*` records, which GNU tar (`--xattrs`) and libarchive read as well. Names are sorted by
-their bytes. Left out: user and group names (they mean other numbers elsewhere) and access and change times.
+Kept exactly: modes, numeric owners, times to the nanosecond, symbolic and hard links, FIFOs, devices, holes of sparse
+files, and extended attributes (file capabilities, access control lists and SELinux labels are some), as
+`SCHILY.xattr.*` records, which GNU tar (`--xattrs`) and libarchive read as well. Names are sorted by their bytes.
+Left out: user and group names (they mean other numbers elsewhere) and access and change times.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import IO
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import OnProgress, Progress
+from rookery.head.publish import holes
 
 STAGE = "packing files"
 _TYPES = {
@@ -82,15 +84,16 @@ def _entry(path: bytes, relative: bytes, state: os.stat_result, first: dict[tupl
     seconds, rest = divmod(state.st_mtime_ns, 10**9)
     info.mtime = seconds
     records = {"mtime": f"{seconds}.{rest:09d}"} if rest else {}
+    if kind != stat.S_IFDIR and state.st_nlink > 1:
+        mate = first.setdefault((state.st_dev, state.st_ino), shown)
+        if mate != shown:
+            info.type, info.linkname = tarfile.LNKTYPE, mate
+            return info
     if kind == stat.S_IFLNK:
         info.linkname = os.fsdecode(os.readlink(path))
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
         info.devmajor, info.devminor = os.major(state.st_rdev), os.minor(state.st_rdev)
     elif kind == stat.S_IFREG:
-        mate = first.setdefault((state.st_dev, state.st_ino), shown) if state.st_nlink > 1 else shown
-        if mate != shown:
-            info.type, info.linkname = tarfile.LNKTYPE, mate
-            return info
         info.size = state.st_size
     info.pax_headers = {**records, **_attributes(path)}
     return info
@@ -118,7 +121,9 @@ def _add_file(tar: tarfile.TarFile, info: tarfile.TarInfo, path: bytes) -> int:
     with os.fdopen(handle, "rb") as file, contextlib.suppress(_EndedEarlyError):
         before = os.fstat(handle)
         if before.st_size == info.size:
-            tar.addfile(info, _Whole(file))
+            member, content = holes.sparse(info, file, tar.offset) or (info, file)
+            file.seek(0)
+            tar.addfile(member, _Whole(content))
             after = os.fstat(handle)
             if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
                 return info.size
@@ -136,7 +141,7 @@ class _EndedEarlyError(Exception):
 class _Whole:
     """Reads a file for tarfile, which asks for no more than the size that it was told."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | holes.Part) -> None:
         self._file = file
 
     def read(self, size: int = -1, /) -> bytes:

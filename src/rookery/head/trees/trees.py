@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rookery import files
+from rookery import acls, files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, identity, image, installed
 from rookery.head.build.builder import BuiltTree
@@ -233,6 +233,7 @@ class Trees:
         on_progress(Progress(_UNPACKING, 0, total))
         try:
             run(["unsquashfs", "-info", "-no-progress", "-dest", root, squashfs], on_line=line, cancel=cancel)
+            acls.restore(root)
         except BaseException:
             shutil.rmtree(root, ignore_errors=True)
             raise

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
@@ -92,7 +93,7 @@ def _make(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, made: dict[
         source = tar.extractfile(member)
         assert source is not None
         with source, path.open("xb") as file:
-            shutil.copyfileobj(source, file, files.BLOCK)
+            _fill(member, source, file)
     elif member.isfifo():
         os.mkfifo(path)
     elif member.ischr() or member.isblk():
@@ -101,6 +102,23 @@ def _make(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, made: dict[
     else:
         raise RookeryError(f"the archive has {member.name!r} of an unknown kind", kind=ErrorKind.CORRUPT)
     _restore(member, path)
+
+
+def _fill(member: tarfile.TarInfo, source: IO[bytes], file: IO[bytes]) -> None:
+    """Write a member's content; the holes of a sparse file stay holes."""
+    # Of a sparse file tarfile keeps (offset, length) of what there is; the stubs know of a flag only.
+    extents: list[tuple[int, int]] = getattr(member, "sparse", None) or [(0, member.size)]
+    for offset, length in extents:
+        source.seek(offset)
+        file.seek(offset)
+        left = length
+        while left > 0:
+            block = source.read(min(left, files.BLOCK))
+            if not block:
+                raise RookeryError(f"the archive ends within {member.name[:200]!r}", kind=ErrorKind.CORRUPT)
+            file.write(block)
+            left -= len(block)
+    file.truncate(member.size)
 
 
 def _restore(member: tarfile.TarInfo, path: Path) -> None:

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is published is what a node gets, entry by entry: through a real head, the swarm, and a fetch on another host.
+
+The lister here shares nothing with the code that it judges: it asks the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import netns
+from rookery import acls, run
+from rookery.head.build import squashfs
+from rookery.head.build.image import BuiltImage
+from rookery.head.catalog.catalog import Catalog
+from rookery.head.config import Paths
+from rookery.head.progress import silent
+from rookery.head.publish.publish import Publisher
+from rookery.head.publish.site import SiteKey
+from rookery.head.publish.store import BlobStore
+from rookery.head.swarm.torrent import make_torrent
+from rookery.node import overlay
+
+# The first test of a run may have to wait until an agent is packed.
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+ADDRESS = "10.84.0.1"
+# cap_net_raw=ep, as setcap writes it (linux/capability.h, VFS_CAP_REVISION_2).
+NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")
+LABEL = b"system_u:object_r:etc_t:s0\0"
+HOLE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An entry as the kernel shows it. mates: the names of the same inode. full: whether it takes the room that its
+    size says (a sparse file does not)."""
+
+    mode: int
+    owner: tuple[int, int]
+    mtime: int
+    size: int
+    device: tuple[int, int]
+    target: bytes
+    content: str
+    mates: frozenset[bytes]
+    attributes: tuple[tuple[str, bytes], ...]
+    full: bool = True
+
+
+def listing(top: Path) -> dict[bytes, Seen]:
+    """Everything below a directory, and itself as `.`, by relative path."""
+    root = os.fsencode(top)
+    paths = [root]
+    for parent, names, others in os.walk(root):
+        paths += [os.path.join(parent, name) for name in [*names, *others]]
+    states = {path: os.lstat(path) for path in paths}
+    inodes: dict[tuple[int, int], list[bytes]] = {}
+    for path, state in states.items():
+        if not stat.S_ISDIR(state.st_mode):
+            inodes.setdefault((state.st_dev, state.st_ino), []).append(os.path.relpath(path, root))
+    found = {}
+    for path, state in states.items():
+        regular = stat.S_ISREG(state.st_mode)
+        special = stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode)
+        found[os.path.relpath(path, root)] = Seen(
+            mode=state.st_mode,
+            owner=(state.st_uid, state.st_gid),
+            mtime=state.st_mtime_ns,
+            size=state.st_size if regular else 0,
+            device=(os.major(state.st_rdev), os.minor(state.st_rdev)) if special else (0, 0),
+            target=os.readlink(path) if stat.S_ISLNK(state.st_mode) else b"",
+            content=digest(path) if regular else "",
+            mates=frozenset(inodes.get((state.st_dev, state.st_ino), [])),
+            attributes=tuple(
+                (name, os.getxattr(path, name, follow_symlinks=False))
+                for name in sorted(os.listxattr(path, follow_symlinks=False))
+            ),
+            full=not regular or state.st_blocks * 512 >= state.st_size // 2,
+        )
+    return found
+
+
+def digest(path: bytes) -> str:
+    sums = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sums.update(block)
+    return sums.hexdigest()
+
+
+def put(path: Path, data: bytes = b"content", mode: int = 0o644) -> Path:
+    path.write_bytes(data)
+    path.chmod(mode)
+    return path
+
+
+def strange(top: Path) -> None:
+    """A tree with everything that a root file system may have and that tools like to lose."""
+    top.mkdir()
+    # Extended attributes of every kind, on files and directories.
+    os.setxattr(put(top / "user"), "user.colour", b"blue\0\xff\xfe")
+    os.setxattr(put(top / "empty-value"), "user.empty", b"")
+    os.setxattr(put(top / "long-value"), "user.long", os.urandom(2000))
+    os.setxattr(put(top / "trusted"), "trusted.secret", b"root alone")
+    os.setxattr(put(top / "labelled"), "security.selinux", LABEL)
+    os.setxattr(put(top / "capable", mode=0o755), "security.capability", NET_RAW)
+    (top / "labelled-directory").mkdir()
+    os.setxattr(top / "labelled-directory", "security.selinux", LABEL)
+    # Access control lists, of their own and for what is made later.
+    run.run(["setfacl", "-m", "u:4321:rw,g:8765:r,m::rwx", put(top / "listed", mode=0o640)])
+    (top / "inheriting").mkdir()
+    run.run(["setfacl", "-m", "u:1000:rwx", "-d", "-m", "g:1001:rx", top / "inheriting"])
+    run.run(["setfacl", "-m", "u:1000:r", put(top / "inheriting" / "inherited")])
+    # One inode with several names: a file, a symbolic link, a FIFO.
+    put(top / "one", b"the same")
+    (top / "below").mkdir()
+    for name in ("two", "below/three"):
+        os.link(top / "one", top / name)
+    (top / "pointer").symlink_to("one")
+    os.link(top / "pointer", top / "pointer-again", follow_symlinks=False)
+    os.mkfifo(top / "fifo", 0o600)
+    os.link(top / "fifo", top / "fifo-again")
+    # Holes: at the end, in the middle, and nothing but one.
+    with (top / "sparse").open("wb") as file:
+        file.write(b"begin")
+        file.seek(HOLE)
+        file.write(b"middle" * 1000)
+        file.truncate(2 * HOLE)
+    with (top / "hollow").open("wb") as file:
+        file.truncate(HOLE)
+    # Devices, owners and modes.
+    os.mknod(top / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.mknod(top / "disk", 0o660 | stat.S_IFBLK, os.makedev(259, 70_000))
+    os.chown(put(top / "owned"), 3_000_000_000, 4_000_000_000)
+    os.chown(put(top / "setuid"), 65_536, 100_000)
+    (top / "setuid").chmod(0o6755)
+    put(top / "forbidden", mode=0)
+    for name, mode in (("sticky", 0o1777), ("setgid", 0o2770), ("closed", 0)):
+        (top / name).mkdir()
+        (top / name).chmod(mode)
+    (top / "linked-owner").symlink_to("nowhere")
+    os.chown(top / "linked-owner", 12_345, 54_321, follow_symlinks=False)
+    # Names and targets.
+    odd = os.fsencode(top) + b"/odd"
+    os.mkdir(odd)
+    for name in (b"new\nline", b"\xff\xfe not UTF-8", b" spaces ", b"-rf", b"back\\slash", b"x" * 255, "ünï".encode()):
+        with open(os.path.join(odd, name), "wb") as file:
+            file.write(name)
+    os.symlink(b"/no/such/\xff/place\n", os.path.join(odd, b"dangling"))
+    os.symlink(b"/" + b"long/" * 400, os.path.join(odd, b"far"))
+    (top / "void").mkdir()
+    put(top / "empty", b"")
+    put(top / "block", os.urandom(1 << 20))
+    # Times, last: before 1980, after 2038, and a directory's own.
+    for name, when in (("user", 86_400), ("trusted", 3_000_000_000), ("void", 1_000_000_000), ("pointer", 12_345)):
+        os.utime(top / name, ns=(when * 10**9, when * 10**9 + 123_456_789), follow_symlinks=False)
+
+
+def in_seconds(found: dict[bytes, Seen]) -> dict[bytes, Seen]:
+    return {path: replace(seen, mtime=seen.mtime // 10**9) for path, seen in found.items()}
+
+
+def differences(one: dict[bytes, Seen], two: dict[bytes, Seen]) -> list[str]:
+    found = [f"only before: {path!r}" for path in one.keys() - two.keys()]
+    found += [f"only after: {path!r}" for path in two.keys() - one.keys()]
+    for path in one.keys() & two.keys():
+        was, becomes = vars(one[path]), vars(two[path])
+        found += [f"{path!r}: {key}: {was[key]!r} -> {becomes[key]!r}" for key in was if was[key] != becomes[key]]
+    return sorted(found)
+
+
+def fetched(place: Any, reference: str, to: Path) -> None:
+    """Serve, and fetch on another host."""
+    paths = Paths(place.directory)
+    paths.config.write_text(re.sub(r'(?m)^address = "[^"]*"', f'address = "{ADDRESS}"', paths.config.read_text()))
+    to.mkdir()
+    with netns.room() as room, contextlib.ExitStack() as stack:
+        host, node = room.host(f"{ADDRESS}/24"), room.host("10.84.0.2/24")
+        log = stack.enter_context(place.log.open("ab"))
+        words = [sys.executable, "-m", "rookery.cli"]
+        serving = room.process(host, [*words, "serve", "--dir", str(place.directory)], stdout=log, stderr=log)
+        place.wait(stack.enter_context(serving))
+        url = json.loads(place.process("ticket", reference, "--json").stdout)["url"]
+        stats = to.with_suffix(".json")
+        fetch = room.process(node, [*words, "fetch", url, "--to", str(to), "--stats", str(stats)], stderr=log)
+        assert stack.enter_context(fetch).wait(120) == 0, place.log.read_text()
+        assert json.loads(stats.read_text())["bytes_from_peers"] == 0
+        assert json.loads(stats.read_text())["bytes_total"] > 1 << 20
+
+
+@pytest.fixture
+def publisher(place: Any) -> Iterator[Publisher]:
+    paths = Paths(place.directory)
+    catalog = Catalog.open(f"sqlite:///{paths.database}")
+    yield Publisher(BlobStore(paths.blobs), SiteKey.load(paths), catalog, make_torrent)
+    catalog.close()
+
+
+def test_a_tree(place: Any, publisher: Publisher, tmp_path: Path) -> None:
+    strange(tmp_path / "strange")
+    before = listing(tmp_path / "strange")
+    version = publisher.path(tmp_path / "strange", "strange", "latest", silent, threading.Event())
+    assert version.size < HOLE, "holes do not travel"
+    fetched(place, "strange", tmp_path / "out")
+    assert differences(before, listing(tmp_path / "out" / "strange")) == []
+    assert not before[b"sparse"].full
+
+
+def test_gnu_tar_reads_the_same(publisher: Publisher, tmp_path: Path) -> None:
+    strange(tmp_path / "strange")
+    before = listing(tmp_path / "strange")
+    publisher.path(tmp_path / "strange", "strange", "latest", silent, threading.Event())
+    (archive,) = (path for path in publisher._store.directory.iterdir() if path.name.isalnum())
+    (tmp_path / "out").mkdir()
+    words = ["tar", "--extract", "--xattrs", "--xattrs-include=*", "--same-owner", "--same-permissions"]
+    run.run([*words, "--numeric-owner", "--file", archive, "--directory", tmp_path / "out"])
+    after = listing(tmp_path / "out")
+    assert differences(before, after) == []
+
+
+@contextlib.contextmanager
+def as_a_node_has_it(blob: Path, place: Path) -> Iterator[Path]:
+    """The squashfs under an overlay in memory, with what the agent gives back."""
+    lower, upper, root = (place / name for name in ("lower", "upper", "root"))
+    with contextlib.ExitStack() as stack:
+        for path in (lower, upper, root):
+            path.mkdir(parents=True)
+            stack.callback(run.run, ["umount", "-l", path], check=False)
+        run.run(["mount", "-t", "squashfs", "-o", "loop,ro", blob, lower])
+        run.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", upper])
+        overlay.make_upper(lower, upper / "data")
+        (upper / "work").mkdir()
+        layers = f"lowerdir={lower},upperdir={upper}/data,workdir={upper}/work"
+        run.run(["mount", "-t", "overlay", "-o", layers, "overlay", root])
+        acls.restore(root)
+        yield root
+
+
+def test_an_image(place: Any, publisher: Publisher, tmp_path: Path) -> None:
+    tree = tmp_path / "strange"
+    strange(tree)
+    epoch = 3_500_000_000
+    assert acls.record(tree) == 3
+    os.setxattr(tree, "security.selinux", b"system_u:object_r:root_t:s0\0")
+    tree.chmod(0o711)
+    os.utime(tree, (epoch, epoch))
+    before = listing(tree)
+    root = tmp_path / "root.squashfs"
+    squashfs.pack(tree, root, epoch, silent, threading.Event())
+    parts = [put(tmp_path / name, os.urandom(10_000)) for name in ("kernel", "drivers.cpio")]
+    built = BuiltImage(root, *parts, kernel_release="6.1.0", architecture="x86_64", packages={})
+    publisher.image("strange", built, "", "latest", silent, threading.Event())
+    fetched(place, "strange", tmp_path / "out")
+    with as_a_node_has_it(tmp_path / "out" / "root.squashfs", tmp_path / "node") as there:
+        after = listing(there)
+    # A squashfs has times in seconds, and no number of blocks that would show holes; they take no room in it.
+    expected = {path: replace(seen, full=True) for path, seen in in_seconds(before).items()}
+    assert differences(expected, {path: replace(seen, full=True) for path, seen in in_seconds(after).items()}) == []
+    assert root.exists() is False
+    assert (tmp_path / "out" / "root.squashfs").stat().st_size < 8 << 20
