@@ -110,6 +110,17 @@ def running(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield place
 
 
+@pytest.fixture(scope="module")
+def sites(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Place]]:
+    """Two running heads of different sites. The second one packs an agent of its own: the site's key is in it."""
+    here = tmp_path_factory.mktemp("sites")
+    one, two = copy_of(cooked, here / "one"), Place(here / "two")
+    ports = ("--port", str(free_port()), "--swarm-port", str(free_port()), "--relay-port", str(free_port()))
+    assert two.process("init", "--address", "127.0.0.1", *ports).code == 0
+    with one.serving(), two.serving():
+        yield one, two
+
+
 class Rookery:
     """The command line in this process: main() with its error handler, as the script calls it."""
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from rookery import codec
-from rookery.api import routes, versions
+from rookery.api import capsules, routes, versions
 from rookery.api.mirrors import AddMirror, CheckMirror, MirrorDetails, Mirrors
 from rookery.api.trees import Capture, OpenTree, PublishTree, Tree, Trees
 from rookery.api.types import (
@@ -204,6 +204,38 @@ class Client:
     def capture(self, wanted: Capture) -> Job:
         """Start copying a running machine into a working tree."""
         return self._call(Job, "POST", routes.CAPTURES, body=wanted)
+
+    def compare(self, compare: versions.Compare) -> Job:
+        """Start comparing two versions."""
+        return self._call(Job, "POST", routes.DIFFERENCES, body=compare)
+
+    def difference(self, job_id: str) -> versions.Difference:
+        """What a job that compared has found."""
+        return self._call(versions.Difference, "GET", _path(routes.DIFFERENCE, id=job_id))
+
+    def export(self, export: capsules.Export) -> Job:
+        """Start writing a version into a capsule on the head."""
+        return self._call(Job, "POST", routes.EXPORTS, body=export)
+
+    def look_at(self, source: str) -> capsules.CapsuleInfo:
+        """What the head of a capsule says, and whether its signer is trusted."""
+        return self._call(capsules.CapsuleInfo, "POST", routes.CAPSULES, body=capsules.LookAt(source))
+
+    def take_in(self, wanted: capsules.Import) -> Job:
+        """Start importing a capsule."""
+        return self._call(Job, "POST", routes.IMPORTS, body=wanted)
+
+    def trusted_keys(self) -> capsules.TrustedKeys:
+        """This site's key, and those whose capsules it takes."""
+        return self._call(capsules.TrustedKeys, "GET", routes.TRUSTED_KEYS)
+
+    def trust(self, trust: capsules.Trust) -> capsules.TrustedKeys:
+        """Trust another site's key."""
+        return self._call(capsules.TrustedKeys, "POST", routes.TRUSTED_KEYS, body=trust)
+
+    def distrust(self, key: str) -> Removed:
+        """Trust a key, by its name, itself or its fingerprint, no longer."""
+        return self._call(Removed, "DELETE", _path(routes.TRUSTED_KEY, key=key))
 
     def jobs(self) -> Jobs:
         """Running jobs and the last finished ones."""

@@ -22,6 +22,13 @@ TAGS = f"{PREFIX}/images/{{name}}/tags"  # POST SetTag -> Version
 BUILDS = f"{PREFIX}/builds"  # POST Build -> Job
 PUBLICATIONS = f"{PREFIX}/publications"  # POST Publish -> Job
 VERIFICATIONS = f"{PREFIX}/verifications"  # POST Verify -> Job
+DIFFERENCES = f"{PREFIX}/differences"  # POST Compare -> Job
+DIFFERENCE = f"{PREFIX}/differences/{{id}}"  # GET by the id of its job, when that is done -> Difference
+EXPORTS = f"{PREFIX}/exports"  # POST Export -> Job
+CAPSULES = f"{PREFIX}/capsules"  # POST LookAt -> CapsuleInfo
+IMPORTS = f"{PREFIX}/imports"  # POST Import -> Job
+TRUSTED_KEYS = f"{PREFIX}/trusted-keys"  # GET -> TrustedKeys; POST Trust -> TrustedKeys
+TRUSTED_KEY = f"{PREFIX}/trusted-keys/{{key}}"  # DELETE by name, key or fingerprint -> Removed
 JOBS = f"{PREFIX}/jobs"  # GET -> Jobs
 JOB = f"{PREFIX}/jobs/{{id}}"  # GET ?after=&wait= -> Job; DELETE cancels -> Job
 TICKETS = f"{PREFIX}/tickets"  # POST NewTicket -> Ticket

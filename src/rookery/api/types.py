@@ -247,12 +247,26 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an imported version comes from. key: of the site that signed its capsule, and its fingerprint. image: its
+    name there. created: when it was built; exported_at, imported_at: when its capsule was written and taken in."""
+
+    key: str
+    fingerprint: str
+    image: str
+    created: float
+    exported_at: float
+    imported_at: float
+
+
+@dataclass(frozen=True)
 class VersionDetails:
-    """A version with the recipe it was built from and its packages (name -> version)."""
+    """A version with the recipe it was built from and its packages (name -> version). origin: of an imported one."""
 
     version: Version
     recipe: str = ""
     packages: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -337,9 +351,9 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class Job:
-    """A long piece of work on the head. kind: `build`, `publish` or `verify`. subject: the image's name. version: the
-    id that came of it, when done. error: when failed or cancelled. revision grows with every change: wait for a
-    newer one."""
+    """A long piece of work on the head. kind: `build`, `publish`, `verify`, `compare`, `export`, `import` and others.
+    subject: the image's name. version: the id that came of it, when done. error: when failed or cancelled. revision
+    grows with every change: wait for a newer one."""
 
     id: str
     kind: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from rookery.api.types import Short, Version
+from rookery.api.types import Name, Short, Version
 from rookery.codec import Range
 
 
@@ -87,3 +87,53 @@ class Collected:
     staying: tuple[Staying, ...]
     size: int
     applied: bool
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Two versions to compare: `name[:tag]`, `name@id` or an id each. files: whether files are compared as well, which
+    reads both."""
+
+    before: Name
+    after: Name
+    files: bool = True
+
+
+@dataclass(frozen=True)
+class PackageChange:
+    """A package that differs. before, after: its versions; empty where it is not there."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """An entry that differs. before, after: as `ls -l` shows it (`-rw-r--r-- 0:0 812`); empty where it is not there.
+    what: `added`, `removed`, or of `type`, `content`, `target`, `device`, `mode`, `owner`, `attributes`. Times do not
+    count."""
+
+    path: str
+    before: str
+    after: str
+    what: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is different between two versions. files: the first 20,000; the counts are of all. transfer: bytes of the
+    blobs of `after` that whoever has `before` lacks, of `size` altogether. blobs: names of those that differ. notes:
+    what was not compared."""
+
+    before: Version
+    after: Version
+    packages: tuple[PackageChange, ...]
+    files: tuple[FileChange, ...]
+    files_added: int
+    files_removed: int
+    files_changed: int
+    transfer: int
+    size: int
+    blobs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -66,6 +66,15 @@ def mirrors(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def sites(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of sites whose capsules are taken."""
+    try:
+        with _client(ctx) as client:
+            return [known.name for known in client.trusted_keys().keys if known.name.startswith(incomplete)]
+    except RookeryError:
+        return []
+
+
 def references(ctx: typer.Context, incomplete: str) -> list[str]:
     """`name:tag` of every tagged version."""
     try:

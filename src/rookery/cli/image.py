@@ -123,6 +123,14 @@ def show(
         ("published", render.moment(version.published_at)),
         ("packages", str(len(details.packages)) if details.packages else ""),
     ]
+    if (origin := details.origin) is not None:
+        pairs += [
+            ("signed there by", origin.fingerprint),
+            ("name there", origin.image),
+            ("built there", render.moment(origin.created)),
+            ("exported", render.moment(origin.exported_at)),
+            ("imported", render.moment(origin.imported_at)),
+        ]
     console.print(render.pairs(pairs))
     blobs = [(b.role, b.name, render.size(b.size), b.sha256, "swarm" if b.info_hash else "HTTP") for b in version.blobs]
     console.print()

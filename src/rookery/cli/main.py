@@ -19,7 +19,9 @@ from rookery.cli import (
     events,
     fetch,
     image,
+    image_capsule,
     image_capture,
+    image_diff,
     image_trees,
     image_versions,
     init,
@@ -28,6 +30,7 @@ from rookery.cli import (
     publish,
     serve,
     status,
+    trust,
     version,
 )
 from rookery.cli.render import examples
@@ -96,11 +99,12 @@ for commands in (
     version.app,
 ):
     app.add_typer(commands)
-for commands in (image_versions.app, image_trees.app, image_capture.app):
+for commands in (image_versions.app, image_trees.app, image_capture.app, image_diff.app, image_capsule.app):
     image.app.add_typer(commands)
 app.add_typer(image.app, name="image")
 app.add_typer(node.app, name="node")
 app.add_typer(mirror.app, name="mirror")
+app.add_typer(trust.app, name="trust")
 app.add_typer(deploy.seeding, name="seeding")
 app.add_typer(dhcp.app, name="dhcp")
 

@@ -316,3 +316,47 @@ def test_a_crowd_boots_at_once(fleet: Fleet, catalog: Catalog, make_version: Mak
     for node in catalog.nodes():
         assert (node.state, node.facts and node.facts.serial) == (NodeState.READY, node.name)
     assert len(catalog.events()) == 3 * len(macs)
+
+
+def test_a_version_that_is_collected_while_a_machine_asks(
+    fleet: Fleet, catalog: Catalog, make_version: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its script was made of a version that is gone when this is written down: it is told so, and asks again."""
+    old, new = make_version("base", "a", at=1.0), make_version("base", "b", at=2.0)
+    catalog.add_version(old)
+    catalog.add_nodes([Node("n1", macs=(MAC,), image="base:latest")])
+    files = fleet._files
+    moved: list[str] = []
+
+    def slowly(request: BootRequest, node: Node) -> object:
+        found = files(request, node)
+        if not moved:
+            moved.append(found.version)
+            catalog.add_version(new)
+            assert [row.id for row in catalog.collect(0, {}, 0.0, dry_run=False).going] == [old.id]
+        return found
+
+    monkeypatch.setattr(fleet, "_files", slowly)
+    boot = fleet.boot(_request())
+    assert (boot.files, _node(boot).version) == (None, None)
+    assert "was removed meanwhile" in boot.script
+    again = fleet.boot(_request())
+    assert again.files is not None
+    assert again.files.version == _node(again).version == new.id
+
+
+def test_a_version_that_is_collected_while_it_is_deployed(
+    fleet: Fleet, catalog: Catalog, make_version: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = make_version("base", "a", at=1.0)
+    catalog.add_version(old, tag=None)
+    catalog.add_nodes([Node("n1", macs=(MAC,))])
+    nodes = catalog.nodes
+
+    def slowly(names: object = None) -> object:
+        catalog.collect(0, {}, 0.0, dry_run=False)
+        return nodes(names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(catalog, "nodes", slowly)
+    assert _kind(fleet.deploy, ["n1"], f"base@{old.id}") is ErrorKind.NOT_FOUND
+    assert nodes()[0].image is None

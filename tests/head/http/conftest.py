@@ -181,3 +181,10 @@ def open_head(tmp_path: Path) -> Iterator[RunningHead]:
     """One whose files are public."""
     with running_head(tmp_path / "open", Files(public=True, priority=3, location="fr")) as running:
         yield running
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[RunningHead]:
+    """Another site's head, with a key of its own."""
+    with running_head(tmp_path / "other") as running:
+        yield running

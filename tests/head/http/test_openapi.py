@@ -19,6 +19,14 @@ GET /api/v1/images/{name}
 GET /api/v1/images/{name}/history
 POST /api/v1/images/{name}/rollbacks
 POST /api/v1/collections
+POST /api/v1/differences
+GET /api/v1/differences/{id}
+POST /api/v1/exports
+POST /api/v1/capsules
+POST /api/v1/imports
+GET /api/v1/trusted-keys
+POST /api/v1/trusted-keys
+DELETE /api/v1/trusted-keys/{key}
 DELETE /api/v1/images/{name}
 POST /api/v1/images/{name}/tags
 GET /api/v1/jobs

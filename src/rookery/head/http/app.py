@@ -10,12 +10,14 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 
 from rookery import __version__
-from rookery.api import types, versions
+from rookery.api import capsules, types, versions
 from rookery.head.http import (
     announce,
     chain,
     files,
     machines,
+    operate_capsules,
+    operate_differences,
     operate_head,
     operate_images,
     operate_jobs,
@@ -43,6 +45,11 @@ _TAKEN = (
     versions.Rollback,
     versions.Collect,
     *operate_trees.TAKEN,
+    versions.Compare,
+    capsules.Export,
+    capsules.LookAt,
+    capsules.Import,
+    capsules.Trust,
 )
 _GIVEN = (
     types.Head,
@@ -60,6 +67,9 @@ _GIVEN = (
     versions.RolledBack,
     versions.Collected,
     *operate_trees.GIVEN,
+    versions.Difference,
+    capsules.CapsuleInfo,
+    capsules.TrustedKeys,
 )
 
 
@@ -87,6 +97,8 @@ def create_app(services: Services) -> FastAPI:
         operate_versions,
         operate_trees,
         operate_mirrors,
+        operate_capsules,
+        operate_differences,
     ):
         operator.include_router(part.router(services))
     app.include_router(operator)

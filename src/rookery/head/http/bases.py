@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.builder import Base, BasePart
 from rookery.head.http import views
@@ -10,11 +12,16 @@ from rookery.head.http.services import Services
 from rookery.wire.manifest import Role, VersionKind
 
 
-def bases(services: Services) -> Base:
-    """What gives builders the root of a published image; it raises `not-found`, and `invalid` for what is no image."""
+def bases(services: Services, stack: contextlib.ExitStack | None = None) -> Base:
+    """What gives builders the root of a published image; it raises `not-found`, and `invalid` for what is no image.
+
+    stack: until it is left, the versions that were asked for are not collected.
+    """
 
     def base(reference: str) -> BasePart:
-        version = services.catalog.resolve(reference)
+        hold = services.holds.hold(lambda: services.catalog.resolve(reference), "a build starts from it")
+        with contextlib.ExitStack() as only:
+            version = (stack or only).enter_context(hold)
         if version.kind is not VersionKind.IMAGE:
             raise RookeryError(
                 f"{reference} is not an image but a {version.kind}",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -77,15 +78,14 @@ class _Work:
     def build(self, wanted: types.Build) -> JobRecord:
         require_name(wanted.name, "image name")
         require_name(wanted.tag, "tag")
-        base = Path(wanted.base or "/")
         # An error in the recipe is told at once, not by a job.
-        recipe = recipes.parse(wanted.recipe, wanted.path, base)
+        recipe = recipes.parse(wanted.recipe, wanted.path, Path(wanted.base or "/"))
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
             namespace = self._services.config.build.network_namespace
-            built = builds.build(
-                recipe, self._services.paths.work, on_progress, cancel, namespace, bases(self._services)
-            )
+            with contextlib.ExitStack() as stack:
+                base = bases(self._services, stack)
+                built = builds.build(recipe, self._services.paths.work, on_progress, cancel, namespace, base)
             try:
                 version = self._services.publisher.image(
                     wanted.name, built, wanted.recipe, wanted.tag, on_progress, cancel

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 from typing import Annotated
@@ -88,7 +89,10 @@ class _Acts:
         self.trees.free(version.image)
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
-            return self.trees.open(f"{version.image}@{version.id}", on_progress, cancel).version
+            reference = f"{version.image}@{version.id}"
+            find = functools.partial(self._services.catalog.resolve, reference)
+            with self._services.holds.hold(find, "a working tree is made of it"):
+                return self.trees.open(reference, on_progress, cancel).version
 
         return self._services.jobs.start("open", version.image, work)
 

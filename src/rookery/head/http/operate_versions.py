@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import Annotated
@@ -12,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from rookery.api import routes, versions
+from rookery.errors import RookeryError
 from rookery.head.catalog.rows import Version
 from rookery.head.http import views
 from rookery.head.http.bodies import answer, body
@@ -19,6 +21,7 @@ from rookery.head.http.idle import in_swarm
 from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
 from rookery.head.publish import changes
+from rookery.head.trees import state
 
 
 def router(services: Services) -> APIRouter:
@@ -74,7 +77,7 @@ class _Versions:
         """What went, and the SHA-256 of blobs that are of no version any more."""
         services = self._services
         with services.holds.settled() as held:
-            needed = {**in_swarm(services), **held}
+            needed = {**in_swarm(services), **held, **self._of_trees()}
             found = self._catalog.collect(wanted.keep, needed, time.time(), dry_run=wanted.dry_run)
             staying = _blobs(row for row, _ in found.staying)
             blobs = _blobs(found.going) - staying
@@ -92,6 +95,16 @@ class _Versions:
             applied=not wanted.dry_run,
         )
         return told, set() if wanted.dry_run else blobs
+
+    def _of_trees(self) -> dict[str, str]:
+        """The versions that working trees come from."""
+        found = {}
+        directory = self._services.paths.trees
+        for place in directory.iterdir() if directory.is_dir() else ():
+            with contextlib.suppress(RookeryError):  # no tree, or none any more
+                if version_id := state.load(place).version:
+                    found[version_id] = f"origin of the working tree of {place.name}"
+        return found
 
     def _size(self, sha256: str) -> int:
         """Bytes of a blob's file and of what lies beside it."""

@@ -11,6 +11,7 @@ from rookery.head.catalog import rows
 from rookery.head.catalog.noderange import fold
 from rookery.head.jobs import JobRecord
 from rookery.head.swarm.seeder import Given
+from rookery.wire.capsule import fingerprint
 from rookery.wire.manifest import Manifest, Role, parse_payload
 from rookery.wire.report import NodeState, Transfer
 
@@ -136,7 +137,12 @@ def version(row: rows.Version) -> types.Version:
 
 def version_details(row: rows.Version) -> types.VersionDetails:
     """A version with what it was built from."""
-    return types.VersionDetails(version(row), row.recipe, row.packages)
+    return types.VersionDetails(version(row), row.recipe, row.packages, _origin(row.origin) if row.origin else None)
+
+
+def _origin(row: rows.Origin) -> types.Origin:
+    created = parse_payload(row.manifest.signed_bytes).created
+    return types.Origin(row.key, fingerprint(row.key), row.image, float(created), row.exported_at, row.imported_at)
 
 
 def image(row: rows.Image) -> types.Image:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is different between two versions, as far as the catalog tells; pure but for the look at chunk indexes."""
+"""What is different between two versions, as far as the catalog tells; pure."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
-from rookery.head.catalog.rows import Version
+from rookery.head.catalog.rows import Origin, Version
 from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish import tree
 from rookery.head.publish.pieces import Digester, PieceDigests
@@ -58,6 +58,15 @@ class _Part:
     name: str
     path: Path
     ours: bool
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a capsule tells of its version besides the manifest. origin: None for one that this site exported itself."""
+
+    recipe: str
+    packages: dict[str, str]
+    origin: Origin | None
 
 
 class Publisher:
@@ -128,6 +137,28 @@ class Publisher:
                 part = _Part(Role.DATA, "tree.tar", archive, ours=True)
             return self._publish(name, (part,), describe, tag, "", {}, on_progress, cancel)
 
+    def imported(
+        self,
+        name: str,
+        manifest: Manifest,
+        parts: Mapping[Role, Path],
+        version: Imported,
+        tag: str | None,
+        on_progress: OnProgress,
+        cancel: threading.Event,
+    ) -> Version:
+        """Publish what another site built and signed, under `name` and signed by this site's key; the files of `parts`
+        are moved away. Its id is what it was there, and so is the time when it was built. Raises as `image`."""
+
+        def describe(blobs: tuple[Blob, ...]) -> Manifest:
+            return dataclasses.replace(manifest, image=name, blobs=blobs)
+
+        moved = tuple(_Part(blob.role, blob.name, parts[blob.role], ours=True) for blob in manifest.blobs)
+        with self._alone(cancel):
+            return self._publish(
+                name, moved, describe, tag, version.recipe, version.packages, on_progress, cancel, version.origin
+            )
+
     def sweep(self, *, wait: bool = True) -> tuple[str, ...]:
         """Remove blobs that belong to no version, as a killed publication or a removed image leaves them.
 
@@ -162,6 +193,7 @@ class Publisher:
         packages: dict[str, str],
         on_progress: OnProgress,
         cancel: threading.Event,
+        origin: Origin | None = None,
     ) -> Version:
         require_name(name, "image name")
         if tag is not None:
@@ -184,6 +216,7 @@ class Publisher:
                 manifest=signed,
                 recipe=recipe,
                 packages=packages,
+                origin=origin,
             )
             self._catalog.add_version(version, tag)
         except BaseException:

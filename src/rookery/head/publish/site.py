@@ -93,6 +93,10 @@ class SiteKey:
         signature = self._key.sign(payload).signature
         return SignedManifest(base64.b64encode(payload).decode(), self.public, signature.hex())
 
+    def sign_bytes(self, data: bytes) -> str:
+        """The signature of bytes that begin with what they are for: 128 hex digits."""
+        return self._key.sign(data).signature.hex()
+
     def secret(self, purpose: str) -> str:
         """A secret of this site for one purpose, 64 hex digits: always the same, and only made with the private half
         (Ed25519 signatures are deterministic, RFC 8032)."""
@@ -102,10 +106,18 @@ class SiteKey:
 def is_signed(manifest: SignedManifest, public: str) -> bool:
     """Whether the site key with the public half `public` (64 hex digits) signed these bytes."""
     try:
-        VerifyKey(bytes.fromhex(public)).verify(manifest.signed_bytes, bytes.fromhex(manifest.signature))
-    except (BadSignatureError, ValueError, RookeryError):
+        return manifest.key == public and verifies(public, manifest.signature, manifest.signed_bytes)
+    except RookeryError:
         return False
-    return manifest.key == public
+
+
+def verifies(public: str, signature: str, data: bytes) -> bool:
+    """Whether a signature (128 hex digits) of `data` is by the key with this public half (64 hex digits)."""
+    try:
+        VerifyKey(bytes.fromhex(public)).verify(data, bytes.fromhex(signature))
+    except (BadSignatureError, ValueError):
+        return False
+    return True
 
 
 def _public(paths: Paths) -> str:
