@@ -8,7 +8,7 @@ wire      what head and node say to each other: pure data, no I/O (manifest, ord
 api       what the operator says to the head: types, routes, client
 relay     the links of the chain: gives verified pieces to the next one while they come, and takes them
 node      what runs on the node, and `rookery fetch`: packed into the agent cpio
-head      what runs on the head: catalog, build, publish, swarm, boot, fleet, http; serve.py wires them
+head      what runs on the head: catalog, build, publish, swarm, mirrors, boot, fleet, http; serve.py wires them
 cli       one module per noun; speaks to the head only through api
 """
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import libtorrent as lt
@@ -239,3 +241,24 @@ def test_one_blob_in_two_versions_is_looked_for_at_both_places(head: RunningHead
     places = head.services.catalog.places([kernel.sha256])
     assert [place.url for place in places[kernel.sha256]] == [f"{liar.url}/images/kernel/{job.version}/{kernel.sha256}"]
     assert hashlib.sha256(content).hexdigest() == kernel.sha256
+
+
+def test_a_check_leaves_packed_what_nobody_uses(head: RunningHead, liar: Liar, tmp_path: Path) -> None:
+    content, store = os.urandom(3_000_000), head.services.store
+    versions = []
+    for number in range(2):
+        (tmp_path / "data").write_bytes(content[:1_500_000] + b"x" * number + content[1_500_000:])
+        job = ended(head, head.operator.publish(Publish(str(tmp_path / "data"), "data")))
+        versions.append(head.services.catalog.version(job.version))
+    lay(head, liar, versions[0])
+    sha256 = manifest(versions[0]).blob(Role.DATA).sha256
+    head.services.published.pack(versions[0], versions[:1])
+    assert store.is_packed(sha256)
+    assert added(head, AddMirror("near", f"{liar.url}/images")).state is JobState.DONE
+    assert head.operator.mirror("near").mirror.good == 1
+    assert store.is_packed(sha256)
+    # Who asks for it gets it, from here and from there.
+    ticket = head.operator.ticket(NewTicket(f"data@{versions[0].id}"))
+    (file,) = ticket.offer.files
+    assert file.mirrors == (f"{liar.url}/images/data/{versions[0].id}/data",)
+    assert head.get(file.url.removeprefix(head.url)).content == content

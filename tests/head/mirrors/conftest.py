@@ -23,4 +23,4 @@ def wanted(tmp_path: Path) -> Wanted:
     content = hashlib.shake_256(b"mirror").digest(3_000_001)
     path = tmp_path / "blob"
     path.write_bytes(content)
-    return Wanted("root.squashfs", len(content), hashlib.sha256(content).hexdigest(), path)
+    return Wanted("root.squashfs", len(content), hashlib.sha256(content).hexdigest(), path=path)

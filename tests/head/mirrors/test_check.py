@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +16,24 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.catalog.rows import MirrorFile, MirrorState
 from rookery.head.mirrors import check
 from rookery.head.mirrors.check import SAMPLE, SAMPLES, Wanted, client, look, spans
+from rookery.head.swarm.dressing import Pieces
 from tests.head.mirrors.liar import Liar
 
 PATH = "/base/v1/root.squashfs"
 
 
+def path_of(wanted: Wanted) -> Path:
+    assert wanted.path
+    return wanted.path
+
+
+def content_of(wanted: Wanted) -> bytes:
+    return path_of(wanted).read_bytes()
+
+
 def seen(liar: Liar, wanted: Wanted, *, whole: bool = False) -> MirrorFile:
-    liar.content.setdefault(PATH, wanted.path.read_bytes())
+    if PATH not in liar.content:
+        liar.content[PATH] = content_of(wanted)
     with client() as http:
         return look(http, liar.url + PATH, wanted, whole=whole)
 
@@ -65,15 +78,15 @@ def test_what_no_client_could_use(liar: Liar, wanted: Wanted, fault: str, why: s
 
 
 def test_other_bytes(liar: Liar, wanted: Wanted) -> None:
-    content = bytearray(wanted.path.read_bytes())
+    content = bytearray(content_of(wanted))
     content[-1] ^= 1
     liar.content[PATH] = bytes(content)
     found = seen(liar, wanted)
     assert found.state is MirrorState.BAD
-    assert "bytes 2934465 to 3000000" in found.reason
+    assert "bytes 2949120 to 3000000" in found.reason
     # What no sample has hit is found when all is read.
     content[-1] ^= 1
-    content[SAMPLE + 1] ^= 1
+    content[SAMPLE * 20] ^= 1
     liar.content[PATH] = bytes(content)
     with client() as http:
         lucky = look(http, liar.url + PATH, wanted, dice=random.Random(1))
@@ -83,8 +96,22 @@ def test_other_bytes(liar: Liar, wanted: Wanted) -> None:
     assert "SHA-256" in found.reason
 
 
+def test_pieces_are_compared_by_their_digests(liar: Liar, wanted: Wanted) -> None:
+    content, length = content_of(wanted), 256 << 10
+    parts = [content[place : place + length] for place in range(0, len(content), length)]
+    pieces = Pieces("sha-1", length, tuple(hashlib.sha1(part).hexdigest() for part in parts))
+    by_pieces = dataclasses.replace(wanted, pieces=pieces, path=None)
+    liar.content[PATH] = content
+    assert seen(liar, by_pieces).state is MirrorState.GOOD
+    assert all(int(asked.partition("=")[2].partition("-")[0]) % length == 0 for _, _, asked in liar.asked[:SAMPLES])
+    liar.content[PATH] = content[:-1] + bytes([content[-1] ^ 1])
+    found = seen(liar, by_pieces)
+    assert found.state is MirrorState.BAD
+    assert f"bytes {11 * length} to 3000000" in found.reason
+
+
 def test_a_shorter_and_a_longer_one(liar: Liar, wanted: Wanted) -> None:
-    for content in (wanted.path.read_bytes()[:-1], wanted.path.read_bytes() + b"x"):
+    for content in (content_of(wanted)[:-1], content_of(wanted) + b"x"):
         liar.content[PATH] = content
         found = seen(liar, wanted)
         assert found.state is MirrorState.BAD
@@ -127,7 +154,7 @@ def test_a_trickle_is_not_waited_for(liar: Liar, wanted: Wanted, monkeypatch: py
 
 
 def test_a_check_can_be_cancelled(liar: Liar, wanted: Wanted) -> None:
-    liar.content[PATH] = wanted.path.read_bytes()
+    liar.content[PATH] = content_of(wanted)
     cancel = threading.Event()
     cancel.set()
     with client() as http, pytest.raises(RookeryError) as caught:
@@ -136,15 +163,15 @@ def test_a_check_can_be_cancelled(liar: Liar, wanted: Wanted) -> None:
 
 
 def test_no_mirror_is_blamed_for_the_heads_own_fault(liar: Liar, wanted: Wanted) -> None:
-    liar.content[PATH] = wanted.path.read_bytes()
-    wanted.path.write_bytes(b"x" + wanted.path.read_bytes()[1:])
+    liar.content[PATH] = content_of(wanted)
+    path_of(wanted).write_bytes(b"x" + content_of(wanted)[1:])
     with pytest.raises(RookeryError, match="the head's own copy") as caught:
         seen(liar, wanted)
     assert caught.value.kind is ErrorKind.CORRUPT
 
 
 def test_an_empty_file(liar: Liar, wanted: Wanted) -> None:
-    wanted.path.write_bytes(b"")
+    path_of(wanted).write_bytes(b"")
     empty = dataclasses.replace(wanted, size=0)
     assert seen(liar, empty).state is MirrorState.GOOD
     liar.content[PATH] = b"not empty"
@@ -152,8 +179,8 @@ def test_an_empty_file(liar: Liar, wanted: Wanted) -> None:
 
 
 def test_samples_are_in_the_file_and_hold_both_ends() -> None:
-    for size in (1 << 20, 3_000_001, 10**12):
+    for size in (1, SAMPLE, SAMPLE + 1, 3_000_001, 10**12):
         found = spans(size, random.Random(size))
         assert (found[0][0], found[-1][1]) == (0, size)
-        assert all(0 <= first < end <= size for first, end in found)
-        assert len(found) == SAMPLES
+        assert all(0 <= first < end <= size and first % SAMPLE == 0 for first, end in found)
+        assert len(set(found)) == len(found) <= SAMPLES

@@ -21,9 +21,10 @@ import httpx
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.catalog.rows import MirrorFile, MirrorState
+from rookery.head.swarm.dressing import Pieces
 
-SAMPLE = 64 << 10  # bytes of each sample
-SAMPLES = 4  # the first bytes, the last ones, and the others anywhere
+SAMPLE = 64 << 10  # bytes of each sample of a file that no torrent has cut into pieces
+SAMPLES = 4  # the first piece, the last one, and the others anywhere
 SMALL = 1 << 20  # files of at most so many bytes are always read whole
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
 PATIENCE = 15.0  # s after which a mirror must have shown SLOWEST
@@ -33,12 +34,14 @@ _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 @dataclass(frozen=True)
 class Wanted:
-    """A published file. path: the head's own copy."""
+    """A published file. pieces: digests of its pieces; samples are pieces then. path: else the head's own copy, with
+    which samples are compared."""
 
     name: str
     size: int
     sha256: str
-    path: Path
+    pieces: Pieces | None = None
+    path: Path | None = None
 
 
 class _Finding(Exception):  # noqa: N818 - an answer, not an error
@@ -93,11 +96,10 @@ def _look(
         if digest.hexdigest() != wanted.sha256:
             raise _Finding(MirrorState.BAD, f"its SHA-256 is {digest.hexdigest()}, not what was published")
     else:
-        for first, end in spans(wanted.size, dice):
+        for first, end in spans(wanted.size, dice, wanted.pieces.length if wanted.pieces else SAMPLE):
             part = bytearray()
             etag = _read(http, url, (first, end), wanted.size, part.extend, cancel)
-            if bytes(part) != _own(wanted.path, first, end):
-                _require_own(wanted)
+            if not _is_right(wanted, first, end, bytes(part)):
                 raise _Finding(MirrorState.BAD, f"bytes {first} to {end - 1} are not those that were published")
     if not etag:
         return False
@@ -105,11 +107,11 @@ def _look(
     return again.status_code == 304
 
 
-def spans(size: int, dice: random.Random) -> tuple[tuple[int, int], ...]:
-    """Which bytes are sampled: (first, end) pairs."""
-    last = max(size - SAMPLE, 0)
-    starts = [0, *sorted(dice.randrange(last + 1) for _ in range(SAMPLES - 2)), last]
-    return tuple((start, min(start + SAMPLE, size)) for start in starts)
+def spans(size: int, dice: random.Random, piece: int = SAMPLE) -> tuple[tuple[int, int], ...]:
+    """Which bytes are sampled: (first, end) of pieces of `piece` bytes: the first, the last, and others anywhere."""
+    count = -(-size // piece)
+    chosen = [0, *sorted(dice.randrange(count) for _ in range(SAMPLES - 2)), count - 1]
+    return tuple((number * piece, min((number + 1) * piece, size)) for number in dict.fromkeys(chosen))
 
 
 def _look_at_nothing(http: httpx.Client, url: str) -> bool:
@@ -198,14 +200,21 @@ def _html(said: httpx.Response) -> str:
     return "; it is an HTML page" if kind in ("text/html", "application/xhtml+xml") else ""
 
 
-def _own(path: Path, first: int, end: int) -> bytes:
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), end - first, first)
+def _is_right(wanted: Wanted, first: int, end: int, data: bytes) -> bool:
+    if wanted.pieces is not None:
+        digest = hashlib.new(wanted.pieces.kind.replace("-", ""), data).hexdigest()
+        return digest == wanted.pieces.digests[first // wanted.pieces.length]
+    assert wanted.path is not None, "pieces or a path"
+    with wanted.path.open("rb") as file:
+        right = os.pread(file.fileno(), end - first, first) == data
+    if not right:
+        _require_own(wanted, wanted.path)
+    return right
 
 
-def _require_own(wanted: Wanted) -> None:
+def _require_own(wanted: Wanted, path: Path) -> None:
     """Before a mirror is blamed: is our own copy what was published?"""
-    if files.sha256_file(wanted.path) != wanted.sha256:
+    if files.sha256_file(path) != wanted.sha256:
         raise RookeryError(
             f"the head's own copy of {wanted.name} is damaged: no mirror can be compared with it",
             kind=ErrorKind.CORRUPT,

@@ -20,9 +20,10 @@ from rookery.head.mirrors import address
 from rookery.head.mirrors.check import Wanted, client, look
 from rookery.head.progress import OnProgress, Progress, silent
 from rookery.head.publish.store import BlobStore
+from rookery.head.swarm.dressing import piece_digests
 from rookery.log import logger
 from rookery.wire import routes
-from rookery.wire.manifest import parse_payload, require_name
+from rookery.wire.manifest import Blob, parse_payload, require_name
 
 log = logger(__name__)
 
@@ -171,11 +172,20 @@ class Rounds:
                     place = address.file_url(url, row.image, row.id, blob.name, blob.sha256)
                     known = found.get(blob.sha256)
                     if known is None:
-                        wanted = Wanted(blob.name, blob.size, blob.sha256, self._store.path(blob.sha256))
-                        found[blob.sha256] = _Sought(wanted, (place,))
+                        found[blob.sha256] = _Sought(self._wanted(blob), (place,))
                     elif place not in known.urls:
                         found[blob.sha256] = dataclasses.replace(known, urls=(*known.urls, place))
         return tuple(found.values())
+
+    def _wanted(self, blob: Blob) -> Wanted:
+        # By the torrent where there is one: a blob that is packed must not be brought back for this.
+        if not blob.info_hash:
+            return Wanted(blob.name, blob.size, blob.sha256, path=self._store.path(blob.sha256))
+        try:
+            torrent = self._store.torrent(blob.sha256).read_bytes()
+        except FileNotFoundError:
+            raise RookeryError(f"the torrent of {blob.name} is gone", kind=ErrorKind.NOT_FOUND) from None
+        return Wanted(blob.name, blob.size, blob.sha256, piece_digests(torrent))
 
     def _event(self, mirror: Mirror, kind: str, message: str) -> None:
         self._catalog.add_event(f"mirror:{mirror.name}", kind, message)
