@@ -196,6 +196,21 @@ def test_a_blob_that_is_no_squashfs(room: Room) -> None:
     assert list(room.paths.trees.iterdir()) == []
 
 
+@pytest.mark.parametrize("more", [-100_000, 300_000])
+def test_a_disk_that_fills_up(room: Room, more: int) -> None:
+    size = max(blob.stat().st_size for blob in room.paths.blobs.iterdir())
+    room.paths.trees.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", f"size={size + more}", "none", room.paths.trees])
+    try:
+        with pytest.raises(RookeryError) as raised:
+            room.open()
+        assert raised.value.kind is ErrorKind.NO_SPACE
+        assert list(room.paths.trees.iterdir()) == []
+    finally:
+        run(["umount", room.paths.trees])
+    assert room.open().is_dir()
+
+
 def test_what_a_killed_head_left_is_removed(room: Room) -> None:
     root = room.open()
     (room.paths.trees / ".closed-x" / "old").mkdir(parents=True)

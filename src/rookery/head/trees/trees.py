@@ -35,11 +35,12 @@ from rookery.head.trees import state as states
 from rookery.head.trees.lock import Holder
 from rookery.head.trees.state import ROOT, STATE, TreeState
 from rookery.log import logger
-from rookery.run import run, which
+from rookery.run import RunError, run, which
 from rookery.wire.manifest import Role, VersionKind, parse_payload, require_name
 
 log = logger(__name__)
 
+_FULL = 1 << 20  # bytes left: a file system with less is full
 _UNPACKING = "unpacking the root"
 # What package tools keep to be quick, and get again. The kernel's parts stay, unlike after a build: a golden client's
 # initrd is its own.
@@ -232,10 +233,19 @@ class Trees:
 
         on_progress(Progress(_UNPACKING, 0, total))
         try:
-            run(["unsquashfs", "-info", "-no-progress", "-dest", root, squashfs], on_line=line, cancel=cancel)
+            with squashfs.open("rb") as held:  # so that it is there to the end, also when nobody else needs the version
+                path = f"/proc/{os.getpid()}/fd/{held.fileno()}"
+                run(["unsquashfs", "-info", "-no-progress", "-dest", root, path], on_line=line, cancel=cancel)
             acls.restore(root)
-        except BaseException:
+        except BaseException as error:
+            full = shutil.disk_usage(place).free < _FULL  # unsquashfs does not say why it could not write
             shutil.rmtree(root, ignore_errors=True)
+            if isinstance(error, RunError) and full:
+                raise RookeryError(
+                    f"no space left for the working tree of {place.name} in {place.parent}",
+                    kind=ErrorKind.NO_SPACE,
+                    hint="free some space there; 'rookery image trees' lists the trees there are",
+                ) from error
             raise
 
 
