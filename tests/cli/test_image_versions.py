@@ -77,3 +77,31 @@ def test_verify_all(operate: Any, running: Any, tmp_path: Path) -> None:
     assert good[0].endswith("is as it was published")
     for words in ((), ("base", "--all")):
         assert operate("image", "verify", *words).code == 2
+
+
+def test_diff(operate: Any, tmp_path: Path) -> None:
+    place = tmp_path / "tree"
+    (place / "etc").mkdir(parents=True)
+    (place / "etc" / "motd").write_bytes(b"hello")
+    (place / "big").write_bytes(bytes(range(256)) * 8000)
+    assert operate("publish", str(place), "--as", "tree", "--tag", "one").code == 0
+    (place / "etc" / "motd").write_bytes(b"HELLO")
+    for number in range(60):
+        (place / f"new-{number}").touch()
+    assert operate("publish", str(place), "--as", "tree", "--tag", "two").code == 0
+    shown = operate("image", "diff", "tree:one", "tree:two")
+    assert shown.code == 0, shown.err
+    assert "packages: 0 added, 0 removed, 0 changed" in shown.out
+    assert "files: 60 added, 0 removed, 1 changed" in shown.out
+    (line,) = [line for line in shown.out.splitlines() if "/etc/motd" in line]
+    assert line.split() == ["~", "/etc/motd", "content", "-rw-r--r--", "0:0", "5", "-rw-r--r--", "0:0", "5"]
+    assert "and 11 more; --limit 0 shows all" in shown.out
+    whole = json.loads(operate("image", "diff", "tree:one", "tree:two", "--json").out)
+    assert (len(whole["files"]), whole["files_added"]) == (61, 60)
+    # The archive moved a little; what is in the old one is not sent again.
+    assert 0 < whole["transfer"] < whole["size"]
+    packages = operate("image", "diff", "tree:one", "tree:two", "--packages").out
+    assert "files:" not in packages
+    back = json.loads(operate("image", "diff", "tree:two", "tree:one", "--files", "--json").out)
+    assert (back["files_removed"], back["files_changed"]) == (60, 1)
+    assert operate("image", "diff", "tree:one", "none").code == 3

@@ -57,6 +57,8 @@ def shorten(path: Path) -> None:
         (lambda store, digest: shorten(store.path(digest)), "has 2099999 bytes instead of 2100000"),
         (lambda store, digest: store.path(digest).unlink(), "is missing"),
         (lambda store, digest: store.torrent(digest).unlink(), "torrent is missing"),
+        (lambda store, digest: store.chunks(digest).unlink(), "chunks is missing"),
+        (lambda store, digest: flip(store.chunks(digest)), "is not the chunk index that the manifest names"),
         (lambda store, digest: shorten(store.torrent(digest)), "torrent is damaged"),
         (lambda store, digest: store.put_torrent(digest, b"d4:infod1:ai1eee"), "is not the torrent"),
     ],
@@ -73,6 +75,7 @@ def test_damage_is_named(house, version, spoil: Callable, said: str) -> None:
 def test_publishing_again_repairs(house, version, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     flip(house.store.path(digest_of(version)))
     spoil(house.store.torrent(digest_of(version)))
+    spoil(house.store.chunks(digest_of(version)))
     again = house.publisher.path(tmp_path / "data", "data", None, silent, house.cancel)
     assert again.id == version.id
     assert problems(house, again) == ()

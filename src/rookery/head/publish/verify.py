@@ -31,7 +31,8 @@ class Problem:
 def verify(
     version: Version, store: BlobStore, public: str, on_progress: OnProgress, cancel: threading.Event
 ) -> tuple[Problem, ...]:
-    """Check a version's signature against the site's public half, and read each of its blobs and torrents.
+    """Check a version's signature against the site's public half, and read each of its blobs, torrents and chunk
+    indexes.
 
     Returns what is wrong; nothing when all is well. Changes nothing. Reports bytes. Raises RookeryError `cancelled`.
     """
@@ -50,6 +51,7 @@ def verify(
     for blob in manifest.blobs:
         problems += _blob_problems(blob, store, done, total, on_progress, cancel)
         problems += _torrent_problems(blob, store)
+        problems += _index_problems(blob, store)
         done += blob.size
     return tuple(problems)
 
@@ -113,6 +115,19 @@ def _torrent_problems(blob: Blob, store: BlobStore) -> Iterator[Problem]:
         yield Problem(blob.role, f"{path} is missing", again)
     except (OSError, ValueError) as error:
         yield Problem(blob.role, f"{path} is damaged: {error}", again)
+
+
+def _index_problems(blob: Blob, store: BlobStore) -> Iterator[Problem]:
+    if not blob.chunks:
+        return
+    path, again = store.chunks(blob.sha256), "publish the same content again; until then nodes fetch this version whole"
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != blob.chunks:
+            yield Problem(blob.role, f"{path} is not the chunk index that the manifest names", again)
+    except FileNotFoundError:
+        yield Problem(blob.role, f"{path} is missing", again)
+    except OSError as error:
+        yield Problem(blob.role, f"{path} cannot be read: {error.strerror}", "look at the disk's health")
 
 
 def _entries(data: bytes) -> Iterator[tuple[bytes, int, int]]:
