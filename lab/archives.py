@@ -103,12 +103,13 @@ _APPLETS = (
 )
 
 
-def tiny_root(architecture: str) -> Package:
-    """What a root needs to run shell scripts: busybox (Debian's busybox-static), users, and the usual directories."""
+def tiny_root(architecture: str, busybox: bytes = b"") -> Package:
+    """What a root needs to run shell scripts: busybox (this machine's own, of Debian's busybox-static, unless it is
+    given), users, and the usual directories."""
     return Package(
         "tiny-root",
         files={
-            "/usr/bin/busybox": BUSYBOX.read_bytes(),
+            "/usr/bin/busybox": busybox or BUSYBOX.read_bytes(),
             "/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:2:2:daemon:/:/bin/false\n",
             "/etc/group": b"root:x:0:\nadm:x:4:\n",
         },

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Archives of deb packages that are not the head's own: Ubuntu's form, repositories with keys of their own, a mirror in
-a directory, a proxy, another architecture. Everything is built from archives that the test makes and signs."""
+a directory, a proxy. Everything is built from archives that the test makes and signs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ import pytest
 
 from lab import archives
 from lab.archives import Key, Package
-from rookery import files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import foreign
 from rookery.head.build.builder import BuildSite, BuiltTree, find
 from rookery.head.build.deb import ARCHITECTURES
 from rookery.head.build.recipe import Recipe, Repository
@@ -172,56 +170,3 @@ def test_a_repository_without_what_was_asked_for(shelf: Shelf, tmp_path: Path) -
         error = refused(recipe, tmp_path / "place")
     assert error.kind is ErrorKind.UNAVAILABLE
     assert "repository site" in str(error)
-
-
-@pytest.fixture
-def emulated() -> Iterator[str]:
-    """An architecture that is not this machine's, whose programs the kernel gives to qemu-user: by what is registered
-    here, or by the same for the time of the test."""
-    architecture = "aarch64" if platform.machine() == "x86_64" else "x86_64"
-    word = f"qemu-{architecture}"
-    if run(["arch-test", ARCHITECTURES[architecture]], check=False).code == 0:
-        yield architecture
-        return
-    line = Path(f"/usr/lib/binfmt.d/{word}.conf").read_text().strip()
-    with files.scratch_directory(Path("/run"), "binfmt.") as place:
-        run(["mount", "-t", "binfmt_misc", "binfmt_misc", place])
-        try:
-            (place / "register").write_text(line.replace(f":{word}:", ":rookery-test:", 1))
-            try:
-                yield architecture
-            finally:
-                (place / "rookery-test").write_text("-1")
-        finally:
-            run(["umount", place])
-
-
-def test_another_architecture_is_built_through_qemu(emulated: str, tmp_path: Path) -> None:
-    recipe = Recipe(
-        distribution="debian",
-        suite="bookworm",
-        kernel="less",
-        architecture=emulated,
-        commands=("uname -m > /root/machine", "dpkg --print-architecture >> /root/machine"),
-    )
-    built = build(recipe, tmp_path)
-    tree = tmp_path / "tree"
-    try:
-        assert (tree / "root/machine").read_text().split() == [emulated, ARCHITECTURES[emulated]]
-        assert built.packages["less"]
-        # The machine's number stands in every program's header (elf(5), e_machine).
-        assert (tree / "usr/bin/less").read_bytes()[18] == {"aarch64": 183, "x86_64": 62}[emulated]
-        assert list(tree.glob("usr/bin/qemu-*")) == []
-    finally:
-        run(["rm", "-rf", tree])
-
-
-def test_without_emulation_an_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked with an arch-test that finds nothing, as on a machine without qemu."""
-    (tmp_path / "arch-test").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "arch-test").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(RookeryError) as caught:
-        foreign.check("aarch64" if platform.machine() == "x86_64" else "x86_64")
-    assert caught.value.kind is ErrorKind.MISSING
-    assert "qemu-user-static" in caught.value.record.hint

@@ -22,10 +22,8 @@ from lab.archives import Key, Package
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head import serve
 from rookery.head.build import image
-from rookery.head.build.builder import BuildSite
 from rookery.head.build.image import BuiltImage
 from rookery.head.build.recipe import Recipe, RecipeFile, Repository
-from rookery.head.build.rpm import RpmBuilder
 from rookery.head.config import Paths
 from rookery.head.progress import Progress, silent
 from rookery.run import PIPE, run, spawn
@@ -293,29 +291,6 @@ def test_users_that_packages_declare_own_their_files(shelf: Shelf, tmp_path: Pat
     assert "penguin:x:471:471:" in (root / "etc/passwd").read_text()
     assert [note for note in built.notes if "there is no stray in the image" in note]
     run(["rm", "-rf", tmp_path / "work", root])
-
-
-def test_another_architecture_needs_no_program_to_run_for_packages_without_scripts(
-    shelf: Shelf, tmp_path: Path
-) -> None:
-    foreign = "aarch64" if platform.machine() == "x86_64" else "x86_64"
-    place = tmp_path / "packages"
-    place.mkdir()
-    archives.rpm(Package("kernel", files={"/boot/kernel": b"x"}, architecture=foreign), place, shelf.ours)
-    archives.rpm_repository(place)
-    recipe = Recipe(
-        distribution="rocky",
-        suite="10",
-        kernel="kernel",
-        architecture=foreign,
-        key=shelf.ours.armor.strip(),
-        repositories=(Repository("foreign", f"file://{place}"),),
-    )
-    (tmp_path / "scratch").mkdir()
-    site = BuildSite(tmp_path / "tree", tmp_path / "scratch", silent, threading.Event())
-    assert RpmBuilder().build(recipe, site).packages == {"kernel": "1.0-1"}
-    assert (tmp_path / "tree/usr/lib/sysimage/rpm/rpmdb.sqlite").is_file()
-    run(["rm", "-rf", tmp_path / "tree"])
 
 
 @contextlib.contextmanager
