@@ -16,6 +16,7 @@ from rookery.api import trees as asked
 from rookery.head.catalog.rows import Version
 from rookery.head.http import views
 from rookery.head.http.bodies import answer, body
+from rookery.head.http.idle import pack_idle
 from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
 from rookery.head.jobs import JobRecord
@@ -102,7 +103,8 @@ class _Acts:
         self.trees.free(wanted.name)
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
-            return self._told(self.trees.publish(wanted.name, wanted.tag, on_progress, cancel), wanted.tag)
+            version = self.trees.publish(wanted.name, wanted.tag, on_progress, cancel)
+            return self._told(version, wanted.tag, on_progress, cancel)
 
         return self._services.jobs.start("publish", wanted.name, work)
 
@@ -131,12 +133,13 @@ class _Acts:
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
             done, version = capture.capture(self.trees, wish, wanted.tag, on_progress, cancel)
             self._services.catalog.add_event(f"image:{wanted.name}", "captured", capture.told(done))
-            return self._told(version, wanted.tag) if version else ""
+            return self._told(version, wanted.tag, on_progress, cancel) if version else ""
 
         return self._services.jobs.start("capture", wanted.name, work)
 
-    def _told(self, version: Version, tag: str) -> str:
+    def _told(self, version: Version, tag: str, on_progress: OnProgress, cancel: threading.Event) -> str:
         self._services.published.added(version)
         message = f"{version.image}:{tag} is version {version.id[:12]} now, {version.size / 1e6:.1f} MB"
         self._services.catalog.add_event(f"image:{version.image}", "published", message)
+        pack_idle(self._services, on_progress, cancel)
         return version.id
