@@ -207,7 +207,7 @@ def test_progress_is_told(seen: Seen) -> None:
 
 
 def test_the_same_recipe_gives_the_same_bytes(shelf: Shelf, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(shelf.recipe, packages=("tiny-root",))
+    recipe = dataclasses.replace(shelf.recipe, packages=("tiny-root", "rpm", "sysusers", "penguin"))
     digests = []
     for name in ("one", "other"):
         built = image.build(recipe, tmp_path / name)
@@ -291,6 +291,20 @@ def test_users_that_packages_declare_own_their_files(shelf: Shelf, tmp_path: Pat
     assert "penguin:x:471:471:" in (root / "etc/passwd").read_text()
     assert [note for note in built.notes if "there is no stray in the image" in note]
     run(["rm", "-rf", tmp_path / "work", root])
+
+
+def test_a_disk_that_fills_up(shelf: Shelf, tmp_path: Path, traces: Traces) -> None:
+    work = tmp_path / "small"
+    work.mkdir()
+    # Large enough to be begun on; the first packages fill it.
+    run(["mount", "-t", "tmpfs", "-o", "size=1200m,nr_inodes=150", "tmpfs", work])
+    try:
+        with pytest.raises(RookeryError) as caught:
+            image.build(dataclasses.replace(shelf.recipe, packages=("rpm",)), work)
+        assert caught.value.kind is ErrorKind.NO_SPACE
+    finally:
+        run(["umount", work])
+    assert traces(tmp_path) == []
 
 
 @contextlib.contextmanager

@@ -147,3 +147,9 @@ def test_a_recipes_proxy_takes_the_place_of_the_heads() -> None:
         'Acquire::http::Proxy "http://cache.example:3142";',
         'Acquire::https::Proxy "http://cache.example:3142";',
     ]
+
+
+def test_a_key_of_no_archive_is_refused() -> None:
+    with pytest.raises(RookeryError, match="which archive of debian it signs") as caught:
+        sources.of_recipe(Recipe("debian", "no-such-release", "linux-image-amd64", "x86_64", key=ARMOR))
+    assert "'mirror'" in caught.value.record.hint

@@ -221,6 +221,8 @@ def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
             hint="commands run with 'sh -e', after all packages and files are in",
         )
     text = "\n".join(meter.errors)
+    if "No space left on device" in details:
+        return no_space(details)
     if missing := re.findall(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text):
         names = ", ".join(dict.fromkeys(first or second for first, second in missing))
         areas = ", ".join(sources.components(recipe))
@@ -249,6 +251,16 @@ def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
         )
     return RookeryError(
         f"installing {recipe.distribution} {recipe.suite} failed: {_last(meter.errors)}", details=details
+    )
+
+
+def no_space(details: str) -> RookeryError:
+    """A full disk, whatever tool met it."""
+    return RookeryError(
+        "no space left to build the image",
+        kind=ErrorKind.NO_SPACE,
+        details=details,
+        hint="free some space, or move the head's directory to a larger file system",
     )
 
 

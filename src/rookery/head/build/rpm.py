@@ -18,6 +18,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, foreign, identity, installed, keys, owners, rpmdb
 from rookery.head.build.apart import PROGRAMS, apart, require
 from rookery.head.build.builder import SOURCE_DATE, BuildSite, BuiltTree
+from rookery.head.build.deb import no_space
 from rookery.head.build.recipe import Recipe, Repository
 from rookery.head.progress import OnProgress, Progress
 from rookery.run import RunError, run
@@ -258,6 +259,8 @@ def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
     said = "\n".join(meter.faults)
     details = "\n".join([*dict.fromkeys(meter.faults), error.record.details])
     release = f"{recipe.distribution} {recipe.suite}"
+    if re.search(r"No space left on device|needs \S+ (more space|more inodes|inodes) on|more space needed on", details):
+        return no_space(details)
     if groups := re.findall(r"Module or Group '(.*?)' (?:does not exist|is not available)", said):
         return RookeryError(
             f"no group {', '.join(dict.fromkeys(groups))} in the repositories of {release}",

@@ -80,7 +80,8 @@ def components(recipe: Recipe) -> tuple[str, ...]:
 def of_recipe(recipe: Recipe) -> tuple[Archive, ...]:
     """The archives of the recipe's distribution; empty: those that mmdebstrap itself knows for the suite.
 
-    Raises RookeryError `missing` when a keyring is not installed, and as keys.armored.
+    Raises RookeryError `missing` when a keyring is not installed, `invalid` for a key of no archive, and as
+    keys.armored.
     """
     family = FAMILIES[recipe.distribution]
     suites = (recipe.suite, f"{recipe.suite}-updates", f"{recipe.suite}-security")
@@ -91,6 +92,12 @@ def of_recipe(recipe: Recipe) -> tuple[Archive, ...]:
         found = own
     elif family.archive:
         found = (Archive((family.archive[recipe.architecture],), suites, components(recipe)),)
+    if recipe.key and not found:
+        raise RookeryError(
+            f"'key' is given, and the recipe does not say which archive of {recipe.distribution} it signs",
+            kind=ErrorKind.INVALID,
+            hint="add 'mirror', or leave 'key' out: mmdebstrap knows the keys of the distribution's own archive",
+        )
     if recipe.key:
         signed_by = deb822_key(keys.armored(recipe.key, f"of {recipe.distribution}"))
         return tuple(replace(archive, signed_by=signed_by) for archive in found)
