@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shutil
 import sys
@@ -68,6 +70,36 @@ def test_a_tree_goes_from_site_to_site_and_out_again(sites: tuple[Place, Place],
     assert ok(two, "trust", "rm", "physics").startswith("capsules of physics are not taken")
     assert two.process("image", "import", str(capsule), "--as", "more").code == 5
     ok(two, "image", "import", str(capsule), "--as", "more", "--trust", print_of_one)
+
+
+def typed(place: Place, answer: str, *words: str) -> tuple[int, str]:
+    """A command at a terminal where `answer` is typed; its exit code and what it said."""
+    ours, theirs = pty.openpty()
+    argv = [sys.executable, "-m", "rookery.cli", *words, "--dir", str(place.directory)]
+    with (
+        os.fdopen(ours, "wb", buffering=0) as keyboard,
+        os.fdopen(theirs, "rb") as terminal,
+        run.spawn(argv, stdin=terminal, stdout=run.PIPE, stderr=run.PIPE) as child,
+    ):
+        keyboard.write(f"{answer}\n".encode())
+        out, err = child.communicate(timeout=120)
+        return child.returncode, (out + err).decode()
+
+
+def test_at_a_terminal_one_is_asked(sites: tuple[Place, Place], tmp_path: Path) -> None:
+    one, two = sites
+    (tmp_path / "notes").write_bytes(b"some notes")
+    ok(one, "publish", str(tmp_path / "notes"), "--as", "notes")
+    ok(one, "image", "export", "notes", str(tmp_path / "notes.capsule"))
+    print_of_one = json.loads(ok(one, "trust", "list", "--json"))["own"]["fingerprint"]
+    code, said = typed(two, "n", "image", "import", str(tmp_path / "notes.capsule"))
+    assert (code, "nothing was imported" in said) == (130, True)
+    assert print_of_one in said
+    assert two.process("image", "show", "notes").code == 3
+    code, said = typed(two, "y", "image", "import", str(tmp_path / "notes.capsule"))
+    assert code == 0, said
+    assert json.loads(ok(two, "image", "show", "notes", "--json"))["origin"]["fingerprint"] == print_of_one
+    assert json.loads(ok(two, "trust", "list", "--json"))["keys"] == []
 
 
 def test_a_flipped_byte(sites: tuple[Place, Place], tmp_path: Path) -> None:
