@@ -41,6 +41,27 @@ def test_history_rollback_and_gc(operate: Any, tmp_path: Path) -> None:
     assert {item["reason"] for item in kept["staying"]} == {"tagged latest", "somebody holds a ticket for it"}
 
 
+def test_a_version_and_a_tag_in_either_order(operate: Any, tmp_path: Path) -> None:
+    one, two = (publish(operate, tmp_path / "data", data, "turned") for data in (b"one", b"two"))
+
+    def meant() -> dict[str, str]:
+        versions = json.loads(operate("image", "history", "turned", "--json").out)["entries"]
+        return {tag: item["version"]["id"] for item in versions for tag in item["version"]["tags"]}
+
+    for words, expected in (
+        ((one[:8], "stable"), {"latest": two, "stable": one}),  # a tag that is new
+        ((two[:12], "stable"), {"latest": two, "stable": two}),  # one that is there
+        (("stable", one), {"latest": two, "stable": one}),
+        (("latest", "old"), {"latest": two, "stable": one, "old": two}),
+        (("old", "stable"), {"latest": two, "stable": one, "old": one}),
+    ):
+        done = operate("image", "tag", "turned", *words)
+        assert done.code == 0, done.err
+        assert meant() == expected
+    assert operate("image", "tag", "turned", "0" * 8, "stable").code == 0  # no version has that id: it is a name
+    assert operate("image", "tag", "turned", "new", "none").code == 2
+
+
 def test_gc_asks_first(operate: Any, running: Any, tmp_path: Path) -> None:
     from rookery.api.types import JobState, Publish
     from rookery.cli.connection import connect

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -209,7 +210,7 @@ def _verify_all(client: Client, *, as_json: bool) -> None:
         )
 
 
-@app.command("tag", epilog=examples("rookery image tag base stable latest", "rookery image tag base stable 3f2a9c01"))
+@app.command("tag", epilog=examples("rookery image tag base stable latest", "rookery image tag base 3f2a9c01 stable"))
 @speaks_to_head
 def tag_version(
     client: Client,
@@ -218,12 +219,28 @@ def tag_version(
     version: Annotated[str, typer.Argument(help="A version: another tag, or the first digits of its id.")],
     as_json: Json = False,
 ) -> None:
-    """Let NAME:TAG be another version. Nodes that have NAME:TAG boot it next time."""
+    """Let NAME:TAG be another version. Nodes that have NAME:TAG boot it next time.
+
+    Of a version's id and a tag, either may come first.
+    """
+    tag, version = _in_order(client.image(name).versions, tag, version)
     tagged = client.tag(name, tag, version)
     if as_json:
         render.show_json(tagged)
     else:
         render.out().print(f"{name}:{tag} is version {render.short(tagged.id)}", markup=False)
+
+
+def _in_order(versions: tuple[types.Version, ...], tag: str, version: str) -> tuple[str, str]:
+    """A tag and a version, of two words in either order. Two tags that are there: the first is the one that is set."""
+
+    def is_id(word: str) -> bool:
+        return re.fullmatch(r"[0-9a-f]{8,64}", word) is not None and any(item.id.startswith(word) for item in versions)
+
+    tags = {name for item in versions for name in item.tags}
+    if is_id(version) or (version in tags and not is_id(tag)):
+        return tag, version
+    return (version, tag) if is_id(tag) or tag in tags else (tag, version)
 
 
 @app.command("rm", epilog=examples("rookery image rm old", "rookery image rm base --version 3f2a9c01 -y"))
