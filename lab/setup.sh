@@ -48,6 +48,11 @@ if [ "$purpose" = test ]; then
     need git have git
     need curl have curl
     need openssh-client have ssh
+    need skopeo have skopeo
+    need umoci have umoci
+    need docker-registry have docker-registry
+    need xz-utils have xz
+    need bzip2 have bzip2
     need gnupg have gpg
     need apt-utils have apt-ftparchive
     need arch-test have arch-test
@@ -122,8 +127,8 @@ if [ -n "$missing" ]; then
         for package in $missing; do # nor at the next boot
             case $package in
                 nginx-light) systemctl disable nginx.service ;;
-                rsync | uftp | opentracker) systemctl disable "$package.service" ;;
                 openssh-server) systemctl disable ssh.service ;;
+                rsync | uftp | opentracker | docker-registry) systemctl disable "$package.service" ;;
             esac >/dev/null 2>&1 || true
         done
     fi

@@ -74,13 +74,16 @@ LONG_AGO = 1_600_000_000
 
 def small_root(root: Path) -> Path:
     """A root with busybox as its programs, and files with everything that a file may have."""
-    for name in ("bin", "boot", "dev", "etc/ssh", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/lib", "var/log"):
+    for name in ("bin", "boot", "dev", "etc/ssh", "proc", "root", "run", "sbin", "sys", "tmp"):
+        (root / name).mkdir(parents=True)
+    for name in ("usr/bin", "usr/lib", "var/log"):
         (root / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     for name in run(["/bin/busybox", "--list"]).stdout.split():
         if name != "busybox":
             (root / "bin" / name).symlink_to("busybox")
     (root / "usr/bin/env").symlink_to("../../bin/busybox")
+    (root / "sbin/init").symlink_to("../bin/busybox")
     modules = root / "usr/lib/modules" / RELEASE
     modules.mkdir(parents=True)
     (modules / "modules.dep").touch()
@@ -105,7 +108,7 @@ def make_root() -> Callable[[Path], Path]:
 @dataclasses.dataclass(frozen=True)
 class Sshd:
     """A real sshd on loopback. place: its keys. options: for `ssh -o`, to be let in. known: its host key as a line of
-    known_hosts."""
+    known_hosts. What it runs makes its temporary files in the directory `place`/there."""
 
     place: Path
     port: int
@@ -131,8 +134,10 @@ PidFile none
 UsePAM no
 PermitRootLogin yes
 StrictModes no
+SetEnv TMPDIR={place}/there
 """
     )
+    (place / "there").mkdir()
     Path("/run/sshd").mkdir(exist_ok=True)  # where sshd locks its unprivileged half up
     with run_until(["/usr/sbin/sshd", "-D", "-e", "-f", place / "config"], place / "log") as process:
         until = time.monotonic() + 30

@@ -302,13 +302,17 @@ class Removed:
 @dataclass(frozen=True)
 class Build:
     """An image to build. recipe: its text; path: the file it came from, for messages; base: the directory on the head
-    that its relative paths start from."""
+    that its relative paths start from. on: `[user@]host` of another machine that is to build it, empty for the head;
+    ssh_options: for `ssh -o` then; accept_new: take that machine's host key when it was never seen."""
 
     name: Short
     recipe: Annotated[str, Length(1 << 20)]
     path: HeadPath = "recipe"
     base: HeadPath = ""
     tag: Short = "latest"
+    on: Short = ""
+    ssh_options: Annotated[tuple[Annotated[str, Length(1024)], ...], Length(32)] = ()
+    accept_new: bool = False
 
 
 @dataclass(frozen=True)

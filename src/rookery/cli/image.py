@@ -30,7 +30,9 @@ Reference = Annotated[
 @app.command(
     "build",
     epilog=examples(
-        "rookery image build base examples/recipes/bookworm.toml", "rookery image build base base.toml --tag testing"
+        "rookery image build base examples/recipes/bookworm.toml",
+        "rookery image build base base.toml --tag testing",
+        "rookery image build arm arm.toml --on root@arm7 --accept-new",
     ),
 )
 @speaks_to_head
@@ -39,11 +41,24 @@ def build(
     name: ImageName,
     recipe: Annotated[Path, typer.Argument(help="The recipe file.", dir_okay=False)],
     tag: Annotated[str, typer.Option(help="The name for this version.")] = "latest",
+    on: Annotated[
+        str, typer.Option("--on", metavar="[USER@]HOST", help="Build on this machine, which the head reaches by SSH.")
+    ] = "",
+    ssh_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="With --on: as for ssh -o; may be given several times."),
+    ] = None,
+    accept_new: Annotated[
+        bool, flag("--accept-new", help="With --on: take the host key of a machine that was never seen before.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build an image on the head from a recipe and publish it as a new version.
 
     Ctrl-C cancels the build on the head; nothing half-built stays behind.
+    With --on another machine builds, by its own tools and for its own kind of processor, and the head publishes what
+    comes back. The machine needs Python 3.11, the tools of the recipe's source, and root (or sudo without a password);
+    nothing is installed there, and nothing stays.
     """
     try:
         text = recipe.read_text()
@@ -54,7 +69,8 @@ def build(
     except UnicodeDecodeError as error:
         raise RookeryError(f"{recipe} is not UTF-8 text: {error}", kind=ErrorKind.INVALID) from None
     whole = recipe.resolve()
-    wanted = types.Build(name, text, str(recipe), str(whole.parent), tag)
+    options = tuple(ssh_option or ())
+    wanted = types.Build(name, text, str(recipe), str(whole.parent), tag, on, options, accept_new)
     show_version(client, jobs.reference(jobs.follow(client, lambda: client.build(wanted))), as_json=as_json)
 
 

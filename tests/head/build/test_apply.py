@@ -12,6 +12,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply
 from rookery.head.build.recipe import Recipe, RecipeFile
 from rookery.head.progress import Progress, silent
+from rookery.run import run
 
 pytestmark = pytest.mark.system
 Traces = Callable[[Path], list[str]]
@@ -84,3 +85,51 @@ def test_a_root_without_a_package_manager(tmp_path: Path) -> None:
     with pytest.raises(RookeryError) as caught:
         applied(tmp_path / "root", Recipe(archive="/x", packages=("less",)))
     assert "this root has none of apt-get, dnf, microdnf, zypper" in str(caught.value)
+
+
+SPEC = """
+Name: rookery-penguin
+Version: 1.2
+Release: 3
+Summary: A penguin
+License: MIT
+BuildArch: noarch
+%description
+%post
+echo waddles >/root/penguin
+%files
+/opt/penguin
+%install
+mkdir -p %{buildroot}/opt
+echo hello >%{buildroot}/opt/penguin
+"""
+
+
+@pytest.mark.timeout(300)
+def test_dnf_where_that_is_the_roots_package_manager(root: Path, tmp_path: Path) -> None:
+    applied(root, Recipe(archive="/x", packages=("dnf", "rpm")))
+    for program in ("apt-get", "apt"):
+        (root / "usr/bin" / program).unlink()
+    (tmp_path / "penguin.spec").write_text(SPEC)
+    run(["rpmbuild", "-bb", "--define", f"_topdir {tmp_path}/rpm", tmp_path / "penguin.spec"])
+    run(["cp", "-r", tmp_path / "rpm/RPMS/noarch", root / "srv/repository"])
+    run(["createrepo_c", root / "srv/repository"])
+    (root / "etc/yum.repos.d").mkdir(parents=True)
+    (root / "etc/yum.repos.d/local.repo").write_text(
+        "[local]\nname=local\nbaseurl=file:///srv/repository\nenabled=1\ngpgcheck=0\n"
+    )
+    told: list[Progress] = []
+    applied(root, Recipe(archive="/x", packages=("rookery-penguin",)), told.append)
+    assert (root / "opt/penguin").read_text() == "hello\n"
+    assert (root / "root/penguin").read_text() == "waddles\n"
+    assert os.listdir(root / "var/cache/dnf") == []
+    assert [progress.stage for progress in told if progress.total][-1] == apply.INSTALLING
+    with pytest.raises(RookeryError) as caught:
+        applied(root, Recipe(archive="/x", packages=("no-such-penguin",)))
+    assert str(caught.value) == "no package no-such-penguin in the archives that this root's dnf knows"
+    (root / "etc/yum.repos.d/local.repo").write_text(
+        "[local]\nname=local\nbaseurl=http://127.0.0.1:1/\nenabled=1\ngpgcheck=0\n"
+    )
+    with pytest.raises(RookeryError) as caught:
+        applied(root, Recipe(archive="/x", packages=("rookery-penguin",)))
+    assert caught.value.kind is ErrorKind.UNAVAILABLE

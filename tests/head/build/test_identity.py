@@ -2,6 +2,7 @@
 """Nobody's root: what goes, what stays, what is never followed, and times."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,10 @@ def test_times_depend_on_the_packages_only(tree: Path) -> None:
     assert (tree / "usr/lib/python3").stat().st_mtime == 1_600_000_000
     for stamp in ("etc/.updated", "var/.updated"):
         assert (tree / stamp).stat().st_mtime == (tree / "usr").stat().st_mtime
+
+
+def test_the_reference_lists_what_is_removed() -> None:
+    text = (Path(__file__).parents[3] / "docs/reference/identity.md").read_text()
+    tables = [line for line in text.splitlines() if line.startswith("| `/")]
+    listed = re.findall(r"`/([^`]+)`", "\n".join(line.split("|")[1] for line in tables))
+    assert sorted(listed) == sorted(identity.REMOVED)

@@ -8,6 +8,7 @@ package list have builders too: `container`, `archive`, `from`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import threading
 from collections.abc import Callable
@@ -21,12 +22,16 @@ from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress
 
 GROUP = "rookery.builders"
-OURS = (
-    *(EntryPoint(name, "rookery.head.build.deb:DebBuilder", GROUP) for name in ("debian", "ubuntu")),
-    *(
-        EntryPoint(name, "rookery.head.build.rpm:RpmBuilder", GROUP)
-        for name in ("rocky", "almalinux", "centos", "rhel", "fedora", "opensuse")
-    ),
+OURS = tuple(
+    EntryPoint(name, f"rookery.head.build.{place}", GROUP)
+    for place, names in (
+        ("deb:DebBuilder", ("debian", "ubuntu")),
+        ("rpm:RpmBuilder", ("rocky", "almalinux", "centos", "rhel", "fedora", "opensuse")),
+        ("container:ContainerBuilder", ("container",)),
+        ("archive:ArchiveBuilder", ("archive",)),
+        ("layer:LayerBuilder", ("from",)),
+    )
+    for name in names
 )
 
 # What tools are told for "now" (SOURCE_DATE_EPOCH, reproducible-builds.org), so that dates they write into files, such
@@ -34,14 +39,30 @@ OURS = (
 SOURCE_DATE = 1_577_836_800
 
 
+class OpenTree(Protocol):
+    """A root tree that is there only for as long as something is held open, such as a mount."""
+
+    @property
+    def tree(self) -> Path:
+        """Where it is."""
+
+    def kept_when_failed(self, destination: Path) -> contextlib.AbstractContextManager[None]:
+        """Close it when the block fails, and leave a copy in the directory `destination` unless it was cancelled."""
+
+    def close(self) -> None:
+        """Let go of it. May be called again."""
+
+
 @dataclass(frozen=True)
 class BuiltTree:
     """A root tree that is there. packages: name -> version. notes: what a person should know about it. architecture: as
-    in `uname -m`, where the source has one of its own; empty: the recipe's."""
+    in `uname -m`, where the source has one of its own; empty: the recipe's. layer: where the tree is, when it is not in
+    `site.tree`; whoever gets it closes it."""
 
     packages: dict[str, str]
     notes: tuple[str, ...] = ()
     architecture: str = ""
+    layer: OpenTree | None = None
 
 
 @dataclass(frozen=True)

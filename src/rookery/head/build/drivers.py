@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rookery import files
-from rookery.head.build import cpio, modules
+from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import cpio, modules, rooted
 from rookery.head.build.kernel import Kernel
 from rookery.run import run
 
@@ -91,11 +92,12 @@ def pack(tree: Path, kernel: Kernel, destination: Path, scratch: Path, epoch: in
         chosen = modules.closure(modules.read(kernel.modules), WANTED)
         target = staged / "lib/modules" / kernel.release
         target.mkdir(parents=True)  # also for a kernel that has everything built in
+        place = str(kernel.modules.relative_to(tree))
         for path in chosen:
-            _stage_module(kernel.modules / path, target / path)
+            _stage_module(_own(tree, f"{place}/{path}"), target / path)
         for name in _TABLES:
-            if (kernel.modules / name).is_file():
-                shutil.copyfile(kernel.modules / name, target / name)
+            if table := rooted.file(tree, f"{place}/{name}"):
+                shutil.copyfile(table, target / name)
         run(["depmod", "--basedir", staged, kernel.release], cancel=cancel)
         named = _firmware_names(sorted(target.rglob("*.ko")), cancel)
         kept, left_out = _stage_firmware(tree, named, staged / "lib/firmware")
@@ -103,6 +105,18 @@ def pack(tree: Path, kernel: Kernel, destination: Path, scratch: Path, epoch: in
             entry.chmod(0o755 if entry.is_dir() else 0o644)
         cpio.pack_tree(staged, destination, kernel.compression, epoch, cancel)
     return Drivers(chosen, kept, left_out)
+
+
+def _own(tree: Path, name: str) -> Path:
+    """A module of the root. The tables that name it came with the root: they may say anything."""
+    found = None if ".." in name.split("/") else rooted.file(tree, name)
+    if found is None:
+        raise RookeryError(
+            f"the image's modules.dep names {name}, which is no file of the image",
+            kind=ErrorKind.INVALID,
+            hint="install the kernel package anew in the image",
+        )
+    return found
 
 
 def _stage_module(source: Path, target: Path) -> None:
@@ -129,14 +143,15 @@ def _firmware_names(paths: list[Path], cancel: threading.Event) -> list[str]:
 
 def _stage_firmware(tree: Path, names: list[str], target: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copy what the image has of `names`, the smallest first until the cap; returns (kept, left out)."""
-    directory = tree / "usr/lib/firmware"
-    sizes: dict[str, int] = {}
-    for name in names:
+    directory = rooted.directory(tree, "usr/lib/firmware")
+    sources: dict[str, Path] = {}
+    for name in names if directory else ():
+        assert directory is not None
         for suffix in ("", ".xz", ".zst"):  # a kernel that reads compressed firmware looks for these names as well
-            for path in directory.glob(name.lstrip("/") + suffix):
-                real = path.resolve()
-                if real.is_file() and real.is_relative_to(tree.resolve()):
-                    sizes[str(path.relative_to(directory))] = real.stat().st_size
+            for path in directory.glob(name.lstrip("/") + suffix) if ".." not in name.split("/") else ():
+                if real := rooted.file(tree, str(path.relative_to(tree))):
+                    sources[str(path.relative_to(directory))] = real
+    sizes = {name: source.stat().st_size for name, source in sources.items()}
     kept, left_out, total = [], [], 0
     for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
         if total + size > FIRMWARE_MOST:
@@ -145,5 +160,5 @@ def _stage_firmware(tree: Path, names: list[str], target: Path) -> tuple[tuple[s
         total += size
         kept.append(name)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(directory / name, target / name)
+        shutil.copyfile(sources[name], target / name)
     return tuple(sorted(kept)), tuple(sorted(left_out))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rookery import acls, files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import apart, builder, drivers, identity, kernel, squashfs
+from rookery.head.build import apart, builder, drivers, identity, kernel, mend, squashfs
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress, silent
 from rookery.log import logger
@@ -84,11 +84,23 @@ def build(
         started = time.time()
         built = chosen.build(recipe, builder.BuildSite(tree, scratch, on_progress, cancel, network_namespace, base))
         shutil.rmtree(scratch)
-        image = finish(tree, place, recipe, built, started, on_progress, cancel)
+        with _opened(built, tree) as root:
+            image = finish(root, place, recipe, built, started, on_progress, cancel)
         on_progress(Progress("tidying up"))
-        shutil.rmtree(tree)
+        shutil.rmtree(tree, ignore_errors=built.layer is not None)
         _look(cancel)
         return image
+
+
+@contextlib.contextmanager
+def _opened(built: builder.BuiltTree, tree: Path) -> Iterator[Path]:
+    """Where the built root is, for the time of the block."""
+    if built.layer is None:
+        yield tree
+        return
+    with built.layer.kept_when_failed(tree):
+        yield built.layer.tree
+    built.layer.close()
 
 
 def finish(
@@ -108,6 +120,7 @@ def finish(
     """
     cancel = cancel or threading.Event()
     _look(cancel)
+    mend.require_bootable(tree, built.architecture or recipe.architecture)
     on_progress(Progress("taking its identity away"))
     identity.neutralise(tree, recipe.identity)
     # Whatever directory it was made in: a / that others may not enter is none that a system runs on.

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import rooted
 from rookery.head.build.apart import apart
 from rookery.run import Completed, run
 
@@ -37,6 +37,7 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 # there is nothing to take down. A link in the place of a mount point is refused: it would lead into the head.
 _SETUP = r"""
 set -eu
+umask 022 # whatever the head's is: the same commands make the same files
 root=$1 stage=$2 lent=$3
 shift 3
 for name in proc sys dev run etc; do
@@ -172,22 +173,6 @@ def execute(
 
 
 def has_program(root: Path, name: str) -> bool:
-    """Whether the root has the program `name` in one of the directories of ENVIRONMENT's path.
-
-    Asked without running anything and without leaving the root: a directory that is a link is not looked into, and a
-    link counts as a program.
-    """
-    return any(_is_program(root, [*directory.strip("/").split("/"), name]) for directory in PATHS)
-
-
-def _is_program(root: Path, parts: Sequence[str]) -> bool:
-    place, mode = root, 0
-    for index, part in enumerate(parts):
-        place /= part
-        try:
-            mode = os.lstat(place).st_mode
-        except OSError:
-            return False
-        if index < len(parts) - 1 and not stat.S_ISDIR(mode):
-            return False
-    return stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and bool(mode & 0o111))
+    """Whether the root has the program `name` in one of the directories of ENVIRONMENT's path. Nothing is run."""
+    found = (rooted.file(root, f"{directory}/{name}") for directory in PATHS)
+    return any(path is not None and path.stat().st_mode & 0o111 for path in found)

@@ -1,29 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package databases inside a root say is installed."""
+"""What is installed in a root: names and versions out of its package database, and which distribution it is."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+from rookery.head.build import inside, rooted
+from rookery.head.build.inside import Surroundings
 from rookery.run import run, which
 
+MOST_RELEASE = 1 << 16  # bytes of an os-release file
+_DPKG = "var/lib/dpkg/status"
 _RPM = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 
 
-def packages(root: Path, place: str = "") -> dict[str, str]:
-    """Name -> version of every installed package, from dpkg's database or rpm's; empty where there is neither, or where
-    this host lacks the program that reads it. place: where rpm's database is in this root, when that is known."""
-    if (root / "var/lib/dpkg/status").is_file() and which("dpkg-query"):
-        form = "${db:Status-Abbrev}\t${Package}\t${Version}\n"
-        said = run(["dpkg-query", f"--admindir={root}/var/lib/dpkg", "--show", f"--showformat={form}"], check=False)
-        found = (line.split("\t") for line in sorted(said.stdout.splitlines()))
-        return {name: version for state, name, version in found if state.strip().endswith("i")}
-    for directory in (place,) if place else _RPM:
-        if (root / directory).is_dir() and which("rpm"):
-            form = "%{NAME}\t%{EVR}\n"
-            said = run(["rpm", f"--dbpath={root / directory}", "--query", "--all", "--queryformat", form], check=False)
-            pairs = (line.partition("\t") for line in sorted(said.stdout.splitlines()))
-            # rpm keeps the keys that it trusts as packages of this name.
-            if found_here := {name: version for name, tab, version in pairs if tab and name != "gpg-pubkey"}:
-                return found_here
+def packages(root: Path, place: str = "", cancel: threading.Event | None = None) -> dict[str, str]:
+    """Name -> version of all packages in a root, sorted by name; empty where it has no database that is known.
+
+    dpkg's database is text. rpm's, whose form changes, is read by this host's rpm, or else by the root's own. place:
+    where rpm's is in this root, when that is known. Raises RookeryError `cancelled`.
+    """
+    if text := _text(root, _DPKG, 1 << 28):
+        return dict(sorted(_dpkg(text)))
+    words = ["rpm", "--query", "--all", "--queryformat", r"%{NAME}\t%{EVR}\n"]
+    for name in (place,) if place else _RPM:
+        if (directory := rooted.directory(root, name)) and which("rpm"):
+            said = run([*words, f"--dbpath={directory}"], check=False, cancel=cancel).stdout
+            if found := _rpm(said):
+                return found
+    if inside.has_program(root, "rpm"):
+        return _rpm(inside.execute(root, words, Surroundings(), cancel or threading.Event()).stdout)
     return {}
+
+
+def _rpm(text: str) -> dict[str, str]:
+    # rpm keeps the keys that it trusts as packages of this name.
+    pairs = [line.partition("\t") for line in text.splitlines() if "\t" in line]
+    return dict(sorted((name, version) for name, _, version in pairs if name != "gpg-pubkey"))
+
+
+def _dpkg(text: str) -> list[tuple[str, str]]:
+    found = []
+    for stanza in text.split("\n\n"):
+        fields = dict(line.partition(": ")[::2] for line in stanza.splitlines() if line[:1] not in (" ", "\t", ""))
+        if fields.get("Status", "").endswith(" installed"):
+            found.append((fields["Package"], fields.get("Version", "")))
+    return found
+
+
+def os_release(root: Path) -> dict[str, str]:
+    """The values of a root's os-release(5); empty when it has none."""
+    text = _text(root, "usr/lib/os-release", MOST_RELEASE) or _text(root, "etc/os-release", MOST_RELEASE)
+    values = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals:
+            values[name.strip()] = value.strip().strip("\"'")
+    return values
+
+
+def _text(root: Path, name: str, most: int) -> str:
+    """A file of the root; empty when there is none."""
+    found = rooted.file(root, name)
+    if found is None:
+        return ""
+    with found.open("rb") as file:
+        return file.read(most).decode(errors="replace")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import rooted
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,34 @@ class Kernel:
 def find(tree: Path) -> Kernel:
     """The kernel in the root `tree`: with several, the newest. Raises RookeryError `invalid` when there is none that
     has its modules."""
-    found = []
-    for pattern, start in (("boot/vmlinuz-*", "vmlinuz-"), ("usr/lib/modules/*/vmlinuz", "")):
-        for image in tree.glob(pattern):
-            release = image.name.removeprefix(start) if start else image.parent.name
-            modules = tree / "usr/lib/modules" / release
-            if not modules.is_dir():
-                modules = tree / "lib/modules" / release
-            if image.is_file() and (modules / "modules.dep").is_file():
-                found.append((_order(release), release, image, modules))
+    found = candidates(tree)
     if not found:
         raise RookeryError(
             "the image has no kernel with modules",
             kind=ErrorKind.INVALID,
             hint="name a kernel package in the recipe's 'kernel', as in 'linux-image-amd64'",
         )
-    _, release, image, modules = max(found)
-    return Kernel(release, image, modules, _config(tree / f"boot/config-{release}"))
+    release, image, modules = max(found, key=lambda one: (_order(one[0]), one[1:]))
+    return Kernel(release, image, modules, _config(rooted.file(tree, f"boot/config-{release}")))
+
+
+def candidates(tree: Path) -> list[tuple[str, Path, Path]]:
+    """The kernels in `tree` that have their modules: release, file to boot, directory of modules. No link in them."""
+    names = []
+    for place, form in (("boot", "vmlinuz-*"), ("usr/lib/modules", "*/vmlinuz"), ("lib/modules", "*/vmlinuz")):
+        directory = rooted.directory(tree, place)
+        for image in directory.glob(form) if directory else ():
+            release = image.name.removeprefix("vmlinuz-") if place == "boot" else image.parent.name
+            names.append((release, str(image.relative_to(tree))))
+    found = []
+    for release, name in names:
+        modules = rooted.directory(tree, f"usr/lib/modules/{release}") or rooted.directory(
+            tree, f"lib/modules/{release}"
+        )
+        image_file = rooted.file(tree, name)
+        if image_file and modules and rooted.file(tree, f"{modules.relative_to(tree)}/modules.dep"):
+            found.append((release, image_file, modules))
+    return found
 
 
 def _order(release: str) -> tuple[tuple[int, str], ...]:
@@ -55,8 +67,8 @@ def _order(release: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|\D+", release))
 
 
-def _config(path: Path) -> dict[str, str]:
-    if not path.is_file():
+def _config(path: Path | None) -> dict[str, str]:
+    if path is None:
         return {}
     pairs = (line.partition("=") for line in path.read_text().splitlines() if line.startswith("CONFIG_"))
     return {name: value for name, _, value in pairs}

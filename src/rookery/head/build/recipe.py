@@ -68,6 +68,14 @@ class IdentityRules:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """The most that a container or an archive may hold: entries, and bytes of its files when unpacked."""
+
+    entries: int = 2_000_000
+    bytes: int = 64 << 30
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What an image is made of: one source, and what is added to it.
 
@@ -81,7 +89,7 @@ class Recipe:
     container: `oci:PATH:TAG`, `docker-archive:PATH` or `docker://REFERENCE`, paths absolute. archive: absolute path of
     a tree or a tarball on the head. from_image: reference of another image. commands: shell commands, run in the root
     after packages and files are in. exclude: path patterns that packages may not install; keep: exceptions to those.
-    identity: what is taken out at the end.
+    identity: what is taken out at the end. limits: of what is unpacked.
     """
 
     distribution: str = ""
@@ -103,6 +111,7 @@ class Recipe:
     archive: str = ""
     from_image: str = ""
     identity: IdentityRules = IdentityRules()
+    limits: Limits = Limits()
 
     @property
     def builder(self) -> str:
@@ -121,6 +130,7 @@ _LIST_ONLY = ("suite", "mirror", "key", "components", "repositories", "groups", 
 _KEYS = tuple("from" if name == "from_image" else name for name in Recipe.__dataclass_fields__)
 _FILE_KEYS = ("path", "content", "source", "mode", "owner")
 _REPOSITORY_KEYS = tuple(Repository.__dataclass_fields__)
+_LIMIT_KEYS = tuple(Limits.__dataclass_fields__)
 _IDENTITY_KEYS = tuple(IdentityRules.__dataclass_fields__)
 
 
@@ -172,6 +182,7 @@ class _Reader:
             commands=self._texts(data, "commands", _is_command, "a shell command"),
             files=self._files(data),
             identity=self._identity(data),
+            limits=self._limits(data),
         )
 
     def _only_source(self, data: Mapping[str, object]) -> str:
@@ -270,6 +281,16 @@ class _Reader:
             self._texts(table, "keep", _is_absolute, expected, at),
             self._texts(table, "remove", _is_absolute, expected, at),
         )
+
+    def _limits(self, data: Mapping[str, object]) -> Limits:
+        table = data.get("limits", {})
+        if not isinstance(table, dict):
+            self._fail(("limits",), None, f"limits is {_named(table)}", "a table [limits]")
+        self._known(table, _LIMIT_KEYS, ("limits",))
+        for key, value in table.items():
+            if type(value) is not int or value < 1:
+                self._fail(("limits", key), value, "is not a limit", "a whole number, 1 or more")
+        return Limits(**table)
 
     def _tables(self, data: Mapping[str, object], key: str) -> list[Mapping[str, object]]:
         tables = data.get(key, [])

@@ -28,6 +28,8 @@ from rookery.head.http.services import Services
 from rookery.head.jobs import JobRecord
 from rookery.head.progress import OnProgress
 from rookery.head.publish.verify import verify
+from rookery.head.trees import elsewhere
+from rookery.head.trees.remote import Remote
 from rookery.wire.manifest import require_name
 
 LOOK_SECONDS = 0.2
@@ -80,12 +82,17 @@ class _Work:
         require_name(wanted.tag, "tag")
         # An error in the recipe is told at once, not by a job.
         recipe = recipes.parse(wanted.recipe, wanted.path, Path(wanted.base or "/"))
+        there = self._machine(wanted) if wanted.on else None
+        place = self._services.paths.work
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
             namespace = self._services.config.build.network_namespace
             with contextlib.ExitStack() as stack:
                 base = bases(self._services, stack)
-                built = builds.build(recipe, self._services.paths.work, on_progress, cancel, namespace, base)
+                if there:
+                    built = elsewhere.build(there, recipe, place, on_progress, cancel, base)
+                else:
+                    built = builds.build(recipe, place, on_progress, cancel, namespace, base)
             try:
                 version = self._services.publisher.image(
                     wanted.name, built, wanted.recipe, wanted.tag, on_progress, cancel
@@ -97,6 +104,16 @@ class _Work:
             return self._told(version, wanted.tag, on_progress, cancel)
 
         return self._services.jobs.start("build", wanted.name, work)
+
+    def _machine(self, wanted: types.Build) -> Remote:
+        user, _, host = wanted.on.rpartition("@")
+        return Remote(
+            host=host,
+            user=user,
+            options=wanted.ssh_options,
+            accept_new=wanted.accept_new,
+            known_hosts=self._services.paths.known_hosts,
+        )
 
     def publish(self, wanted: types.Publish) -> JobRecord:
         require_name(wanted.name, "name")
