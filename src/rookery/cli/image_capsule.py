@@ -47,6 +47,9 @@ def export(
         return
     what = f"{job.subject}@{render.short(job.version)}"
     render.out().print(f"{whole}: {what}, {render.size(info.size)}, signed by {info.fingerprint}", markup=False)
+    if not whole.exists():
+        where = "on the head's machine; a head that systemd started has a /tmp of its own"
+        render.err().print(f"this machine does not see {whole}: it is {where}", markup=False)
 
 
 @app.command(
