@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 
 from rookery.api import capsules
 from rookery.api.types import Job, JobState, VersionDetails
-from rookery.api.versions import Collect
+from rookery.api.versions import Collect, Compare
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.http.idle import pack_idle
+from rookery.head.progress import silent
 from rookery.node.trust import open_manifest
 from rookery.wire.capsule import fingerprint
 from rookery.wire.manifest import parse_payload
@@ -214,3 +217,26 @@ def test_a_version_that_is_exported_is_not_collected(head: RunningHead, tmp_path
     assert job.state is JobState.DONE
     assert "a job exports it" in seen
     assert [version.id for version in head.operator.collect(Collect()).going] == [old.id]
+
+
+def test_a_version_that_is_packed_is_exported_and_compared_whole(
+    head: RunningHead, other: RunningHead, tmp_path: Path
+) -> None:
+    content, versions = os.urandom(3_000_000), []
+    services = head.services
+    for data in (content, content[:1_500_000] + b"put in" + content[1_500_000:]):
+        (tmp_path / "data.img").write_bytes(data)
+        made = services.publisher.path(tmp_path / "data.img", "data", "latest", silent, threading.Event())
+        services.published.added(made)
+        versions.append(made)
+    old = versions[0]
+    (blob,) = parse_payload(old.manifest.signed_bytes).blobs
+    assert pack_idle(services, silent, threading.Event()) > 0
+    assert services.store.is_packed(blob.sha256)
+    compared = done(head, head.operator.compare(Compare(f"data@{old.id}", "data")))
+    assert head.operator.difference(compared.id).transfer < 1_000_000
+    path = tmp_path / "old.capsule"
+    done(head, head.operator.export(capsules.Export(f"data@{old.id}", str(path))))
+    trust(other, head)
+    done(other, other.operator.take_in(capsules.Import(str(path))))
+    assert other.services.store.path(blob.sha256).read_bytes() == content

@@ -15,6 +15,7 @@ from rookery.api.versions import Collect, Rollback
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.http import views
 from rookery.head.progress import Progress, silent
+from rookery.head.publish.verify import verify
 from rookery.head.swarm.tracker import Announce
 
 if TYPE_CHECKING:
@@ -147,3 +148,29 @@ def test_bad_input(head: RunningHead) -> None:
     with pytest.raises(RookeryError) as raised:
         head.operator.collect(Collect(keep=-1))
     assert raised.value.kind is ErrorKind.INVALID
+
+
+def test_collecting_beside_publications_of_the_same_content(head: RunningHead, tmp_path: Path) -> None:
+    """What is published is whole and given, also when the same content has just lost its last tag and is collected."""
+    services, cancel, over = head.services, threading.Event(), threading.Event()
+    collected: list[str] = []
+
+    def collect() -> None:
+        while not over.is_set():
+            collected.extend(version.id for version in head.operator.collect(Collect()).going)
+
+    collecting = threading.Thread(target=collect)
+    collecting.start()
+    try:
+        for number in range(30):
+            (tmp_path / "data").write_bytes(b"content %d" % (number % 3) * 20_000)
+            version = services.publisher.path(tmp_path / "data", "data", "latest", silent, cancel)
+            services.published.added(version)
+            assert verify(version, services.store, services.key.public, silent, cancel) == ()
+            assert blobs(version) <= {item.sha256 for item in head.operator.head().seeding}
+    finally:
+        over.set()
+        collecting.join(30)
+    assert len(collected) > 3
+    head.operator.collect(Collect())
+    assert store(head) == blobs(version)

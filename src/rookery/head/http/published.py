@@ -71,12 +71,14 @@ class Published:
     def removed(self, versions: Iterable[Version]) -> None:
         """Versions were removed from the catalog: stop giving what no other version has."""
         self._forget()
-        left = {blob.info_hash for image in self._catalog.images() for row in image.versions for blob in _blobs(row)}
-        for version in versions:
-            for blob in _blobs(version):
-                if blob.info_hash and blob.info_hash not in left:
-                    self._tracker.forget(blob.info_hash, blob.info_hash_v1)
-                    with self._giving:
+        # The look and what follows from it are one: who publishes the same content meanwhile gives it afterwards.
+        with self._giving:
+            known = (row for image in self._catalog.images() for row in image.versions)
+            left = {blob.info_hash for row in known for blob in _blobs(row)}
+            for version in versions:
+                for blob in _blobs(version):
+                    if blob.info_hash and blob.info_hash not in left:
+                        self._tracker.forget(blob.info_hash, blob.info_hash_v1)
                         self._given.pop(blob.info_hash, None)
                         self._seeder.remove(blob.info_hash)
 
@@ -139,7 +141,8 @@ class Published:
     def _give(self, version: Version) -> None:
         for blob in _blobs(version):
             if blob.info_hash:
-                self._tracker.serve(blob.info_hash, blob.info_hash_v1)
+                with self._giving:
+                    self._tracker.serve(blob.info_hash, blob.info_hash_v1)
                 try:
                     torrent = self._store.torrent(blob.sha256).read_bytes()
                 except FileNotFoundError:
