@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rookery import acls
 from rookery.errors import ErrorKind, RookeryError, record_of
 from rookery.head.build import apply, installed
 from rookery.head.build.apart import PROGRAMS, apart, require
@@ -134,4 +135,5 @@ class LayerBuilder:
 
 
 def _apply(root: Path, recipe: Recipe, site: BuildSite) -> None:
+    acls.restore(root)
     apply.apply(root, recipe, site.scratch, site.on_progress, site.cancel, site.network_namespace)
