@@ -17,6 +17,7 @@ from rookery.head.http import views
 from rookery.head.progress import Progress, silent
 from rookery.head.publish.verify import verify
 from rookery.head.swarm.tracker import Announce
+from rookery.head.trees import state
 
 if TYPE_CHECKING:
     from conftest import RunningHead
@@ -174,3 +175,17 @@ def test_collecting_beside_publications_of_the_same_content(head: RunningHead, t
     assert len(collected) > 3
     head.operator.collect(Collect())
     assert store(head) == blobs(version)
+
+
+def test_the_origin_of_a_working_tree_stays(head: RunningHead) -> None:
+    old, _now = head.publish_image(), head.publish_image()
+    place = head.services.paths.trees / "base"
+    place.mkdir(parents=True)
+    state.save(place, state.TreeState("ab", "base:latest", 1.0, 1.0, version=old.id))
+    (place.parent / "broken").mkdir()
+    (place.parent / "broken" / "state.json").write_text("{")
+    found = head.operator.collect(Collect())
+    assert found.going == ()
+    assert {item.id: item.reason for item in found.staying}[old.id] == "origin of the working tree of base"
+    (place / "state.json").unlink()
+    assert [version.id for version in head.operator.collect(Collect()).going] == [old.id]
