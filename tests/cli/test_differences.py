@@ -21,6 +21,7 @@ from lab import netns
 from rookery import run
 from rookery.cli.connection import connect
 from rookery.head.config import Paths
+from rookery.wire import chunks
 
 # The first test of a run may have to wait until an agent is packed.
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -137,10 +138,12 @@ def test_two_nodes_update_and_a_third_gets_it_all_from_them(flood: Flood) -> Non
     for child in [one.start(url), two.start(url)]:
         assert child.wait(PATIENCE) == 0
     assert one.file.read_bytes() == two.file.read_bytes() == old
+    # Their chunk indexes came with them, down the chain: the head's route is for those who have only the file.
+    assert all(len(chunks.parse((host.to / ".data.img.chunks").read_bytes())) > 1000 for host in (one, two))
 
     url, before = flood.publish(new), flood.sent()
     giving = one.start(url, "--seed", "600")
-    wait_until(lambda: (one.to / ".data.img.chunks").stat().st_size > 1000, "the first node has updated")
+    wait_until(lambda: one.file.stat().st_size == len(new), "the first node has updated")
     updated = two.fetch(url)
     assert updated["bytes_from_head"] == 0
     assert 400_000 <= updated["bytes_from_peers"] <= 700_000

@@ -48,7 +48,8 @@ class Kind(IntEnum):
 class Greeting:
     """The JSON of a hello. sha256: of the blob. key: of the chain (64 hex digits). stripe, stripes: only pieces whose
     index is `stripe` modulo `stripes` are wanted. parts: the bitmap of pieces is followed by one of blocks. torrent: no
-    pieces are wanted, but the blob's torrent, from the byte `start` on."""
+    pieces are wanted, but the blob's torrent, or the chunk index whose own SHA-256 `sha256` is, from the byte `start`
+    on."""
 
     sha256: str
     key: str

@@ -120,7 +120,8 @@ class Giver:
             self._clear(former)
 
     def put_torrent(self, sha256: str, torrent: Growing, key: str) -> None:
-        """Give a blob's torrent from now on, as far as it is there; a former one is given no more."""
+        """Give a blob's torrent, or its chunk index under the digest of that, from now on, as far as it is there; a
+        former one is given no more."""
         with self._lock:
             former = self._torrents.get(sha256)
             self._torrents[sha256] = torrent, key

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A torrent's bytes while they come, for many readers: what is there is passed on before the rest has come."""
+"""A torrent's bytes (or a chunk index's) while they come, for many readers: passed on before the rest has come."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 class Growing:
     """Bytes that come in order. total: how many they will be, 0 while that is not known. Thread-safe.
 
-    They are nobody's word until all are there and `rookery.node.fetch.metainfo` has compared them with what was signed.
+    They are nobody's word until all are there and were compared with what was signed.
     """
 
     def __init__(self, whole: bytes = b"") -> None:

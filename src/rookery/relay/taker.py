@@ -171,7 +171,8 @@ class Taker:
 
 
 def take_torrent(endpoint: str, sha256: str, key: str, torrent: Growing, most: int, seconds: float) -> None:
-    """Take a blob's torrent from a parent into `torrent`, from where that stands, for `seconds` at most.
+    """Take a blob's torrent, or what else lies under the digest `sha256`, from a parent into `torrent`, from where that
+    stands, for `seconds` at most.
 
     Nothing of it is believed here; only that it has no more than `most` bytes. Raises RookeryError `unavailable` when
     the parent breaks off, or as it says why it does not give.

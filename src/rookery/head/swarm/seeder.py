@@ -8,7 +8,9 @@ failures (`check`), leads to a whole check of the blob; from then on only the pi
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import math
 import threading
 import time
@@ -56,6 +58,7 @@ class _Seeded:
     checking: bool = False
     checked_at: float = field(default=-math.inf)
     bad: tuple[int, ...] = ()
+    index: str = ""  # SHA-256 of its chunk index
 
 
 class Seeder:
@@ -134,6 +137,8 @@ class Seeder:
             seeded = self._seeded.pop(info_hash, None)
             if seeded is not None and self._relay is not None:
                 self._relay.take_off(seeded.sha256)
+                if seeded.index:
+                    self._relay.take_off(seeded.index)
         if seeded is not None:
             session.remove_torrent(seeded.handle)
 
@@ -196,6 +201,10 @@ class Seeder:
             book, key = Book(seeded.pieces, complete=True), self._key_for(seeded.sha256)
             shelf = Shelf(path, info.total_size(), info.piece_length(), book, key)
             self._relay.put_torrent(seeded.sha256, Growing(torrent), key)
+            with contextlib.suppress(FileNotFoundError):
+                index = path.with_name(f"{path.name}.chunks").read_bytes()
+                seeded.index = hashlib.sha256(index).hexdigest()
+                self._relay.put_torrent(seeded.index, Growing(index), key)
             self._relay.put(seeded.sha256, shelf)
 
     def _running(self) -> lt.session:

@@ -33,6 +33,7 @@ from rookery.relay.giver import Giver, Shelf
 from rookery.relay.growing import Growing
 from rookery.relay.taker import GarbageError, OnPart, Taker, split, take_torrent
 from rookery.wire import routes
+from rookery.wire.chunks import MAX_INDEX
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Feed, Place
@@ -84,7 +85,8 @@ class Chain:
         self._blob, self._source, self._part, self._ledger = blob, source, part, ledger
         self._port, self._rate, self._patience = port, rate, patience or Patience()
         self._address = urlsplit(source.head).hostname or ""
-        self._torrent = Growing(torrent)
+        self._torrent, self._index = Growing(torrent), Growing()
+        self._wants_index = False
         self._known: tuple[Metainfo, Start] | None = None
         self.book = Book(0)
         self.first_byte: float | None = None  # monotonic seconds
@@ -130,12 +132,20 @@ class Chain:
         assert self._known is not None, "enter() comes first"
         return self._known[1]
 
-    def enter(self, stop: threading.Event) -> Metainfo:
-        """Take a place, and the torrent from a parent, or from the head where that fails. Raises RookeryError
-        `cancelled`, `corrupt`, `unavailable`, or as the head answers."""
+    @property
+    def index(self) -> bytes:
+        """The blob's chunk index, if a parent gave it."""
+        return self._index.content() if self._index.whole else b""
+
+    def enter(self, stop: threading.Event, *, index: bool = False) -> Metainfo:
+        """Take a place, and the torrent from a parent, or from the head where that fails; with `index` the chunk index
+        from a parent, too. Raises RookeryError `cancelled`, `corrupt`, `unavailable`, or as the head answers."""
+        self._wants_index = self._wants_index or (index and bool(self._blob.chunks))
         place = self._place = self._enter()
         if not self._torrent.whole:
             self._take_torrent(place, stop)
+        if self._wants_index and not self._index.whole:
+            self._take_index(place, stop)
         if self._known is None:
             metainfo = open_torrent(self._torrent.content(), self._blob)
             self.begin(metainfo, Start.empty(metainfo))
@@ -204,22 +214,38 @@ class Chain:
     def _take_torrent(self, place: Place | None, stop: threading.Event) -> None:
         """The torrent goes down the chain as the pieces do: asked for at the head by every node, it would be the head's
         largest gift (52 bytes a piece: at 10,000 nodes eight copies of the blob)."""
+        if self._take(place, self._blob.sha256, self._torrent, MAX_TORRENT, stop):
+            try:
+                open_torrent(self._torrent.content(), self._blob)
+                return
+            except RookeryError as error:
+                log.warning("the torrent that came down the chain is not right: %s", error)
+        self._torrent = Growing(get_torrent(self._blob, self._source, stop))
+        if self._giver is not None and place is not None:
+            self._giver.put_torrent(self._blob.sha256, self._torrent, place.key)
+
+    def _take_index(self, place: Place | None, stop: threading.Event) -> None:
+        wanted = self._blob.chunks
+        taken = self._take(place, wanted, self._index, MAX_INDEX, stop)
+        if not taken or hashlib.sha256(self._index.content()).hexdigest() != wanted:
+            self._index.close()
+            self._index, self._wants_index = Growing(), False
+
+    def _take(self, place: Place | None, digest: str, to: Growing, most: int, stop: threading.Event) -> bool:
+        """Take what a parent has under `digest`; whether all of it came."""
         parents = place.feeds[0].parents if place is not None and place.feeds else ()
         for endpoint in parents:
             assert place is not None
             try:
-                take_torrent(endpoint, self._blob.sha256, place.key, self._torrent, MAX_TORRENT, TORRENT_SECONDS)
-                open_torrent(self._torrent.content(), self._blob)
-                return
+                take_torrent(endpoint, digest, place.key, to, most, TORRENT_SECONDS)
+                return True
             except RookeryError as error:
-                log.info("no torrent from %s: %s", endpoint, error)
+                log.info("%s", error)
                 if error.kind is not ErrorKind.UNAVAILABLE:
-                    break
+                    return False
             if stop.is_set():
                 raise cancelled(self._blob)
-        self._torrent = Growing(get_torrent(self._blob, self._source, stop))
-        if self._giver is not None and place is not None:
-            self._giver.put_torrent(self._blob.sha256, self._torrent, place.key)
+        return False
 
     def _enter(self) -> Place | None:
         """Listen, and ask for the first place; None when there is no chain. We listen first: the head shall hear of no
@@ -227,6 +253,8 @@ class Chain:
         everywhere = "::" if ":" in self._address else "0.0.0.0"  # noqa: S104 - children are outside
         giver = Giver(everywhere, self._port, self._rate, TRIES)
         giver.expect(self._blob.sha256)
+        if self._wants_index:
+            giver.expect(self._blob.chunks)
         self._port = giver.port
         try:
             place = self._asker.once(Ask(self._port, len(self.book), self.book.pieces))
@@ -238,6 +266,8 @@ class Chain:
             giver.close()
             return None
         giver.put_torrent(self._blob.sha256, self._torrent, place.key)
+        if self._wants_index:
+            giver.put_torrent(self._blob.chunks, self._index, place.key)
         self._giver = giver
         return place
 

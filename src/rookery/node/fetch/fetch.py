@@ -212,7 +212,8 @@ class Fetcher:
     def _enter(self, chain: Chain, part: Path) -> tuple[Metainfo, Start]:
         """Enter the chain, with what is there already in `part`."""
         olds = candidates(self._to, self._have) if self._blob.chunks else ()
-        metainfo = chain.enter(self._stop)
+        metainfo = chain.enter(self._stop, index=bool(olds) or self._keep)
+        self._index = chain.index
         if not olds and not part.exists():
             return metainfo, Start.empty(metainfo)
         chain.step_out()
@@ -242,7 +243,7 @@ class Fetcher:
 
     def _fill(self, handle: int, metainfo: Metainfo, olds: Sequence[Path], start: Start) -> None:
         try:
-            self._index = self._ask(self._blob.sha256)
+            self._index = self._index or self._ask(self._blob.sha256)
             index = chunks.open_index(self._index, self._blob.chunks, self._blob.sha256)
             found = list(find(olds, self._ask, self._on_bytes))
         except RookeryError as error:
