@@ -25,7 +25,7 @@ def test_steps_stand_in_columns() -> None:
 
 
 def test_transfer() -> None:
-    some = Transfer(127_000_000, 34_000_000, 10_000_000, 0, 30_000_000, 0, 11.2e6, 1)
+    some = Transfer(127_000_000, 34_000_000, 10_000_000, 0, 30_000_000, rate=11.2e6, peers=1)
     assert transfer_line(some) == "34 of 127 MB, 11.2 MB/s, 75 % from peers, 1 connection"
     assert transfer_line(Transfer(hash_failures=2)).endswith("nothing received yet, 0 connections, 2 damaged pieces")
 

@@ -122,6 +122,7 @@ def test_a_head_that_breaks_off(server: Answering) -> None:
 
 
 def test_a_head_that_is_not_there(server: Answering) -> None:
+    server.shutdown()
     server.server_close()
     with pytest.raises(RookeryError, match="does not answer") as caught:
         Head(server.url).get("/x")
