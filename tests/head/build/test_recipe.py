@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build.recipe import MOST_TEXT, IdentityRules, Recipe, RecipeFile, Repository, parse
+from rookery.head.build.recipe import MOST_TEXT, IdentityRules, Limits, Recipe, RecipeFile, Repository, parse
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "recipes"
 SMALL = """\
@@ -103,6 +103,10 @@ def test_what_is_taken_out_can_be_changed() -> None:
     assert recipe.identity == IdentityRules(("/var/log/install*",), ("/root/.aws",))
 
 
+def test_limits_of_what_is_unpacked() -> None:
+    assert read("archive = '/srv/tree'\n[limits]\nbytes = 5\n").limits == Limits(bytes=5)
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
 def test_the_examples_are_good(path: Path) -> None:
     recipe = parse(path.read_text(), str(path), path.parent)
@@ -144,6 +148,10 @@ def test_the_examples_are_good(path: Path) -> None:
         (SMALL + "[identity]\nkept = []\n", 5, "'kept' is not a key", "'keep', perhaps"),
         (SMALL + "[identity]\nkeep = ['etc']\n", 5, "'etc' does not belong", "an absolute path pattern"),
         (SMALL + "identity = 1\n", 4, "identity is a number", "a table"),
+        (SMALL + "limits = []\n", 4, "limits is a list", "a table [limits]"),
+        (SMALL + "[limits]\nfiles = 1\n", 5, "'files' is not a key", "one of entries, bytes"),
+        (SMALL + "[limits]\nbytes = 0\n", 5, "'0' is not a limit", "a whole number, 1 or more"),
+        (SMALL + "[limits]\nbytes = true\n", 5, "'True' is not a limit", "a whole number, 1 or more"),
         ('distribution = "debian"\nsuite = "bookworm"\n', 1, "the key 'kernel' is missing", 'kernel = "..."'),
         (SMALL.replace('"bookworm"', "12"), 2, "suite is a number", "a text in double quotes"),
         (SMALL.replace('"bookworm"', '""'), 2, "suite is empty", "a text"),
