@@ -95,8 +95,8 @@ Summary: A penguin
 License: MIT
 BuildArch: noarch
 %description
-%post
-echo waddles >/root/penguin
+%post -p <lua>
+io.open("/root/penguin", "w"):write("waddles\\n")
 %files
 /opt/penguin
 %install

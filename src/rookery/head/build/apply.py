@@ -40,7 +40,9 @@ class Manager:
 
 
 _DNF = (
-    ("-y", "--refresh", "makecache"),
+    # A repository that does not answer is an error, unless the image itself says otherwise of that one: else a package
+    # of it would be one that does not exist.
+    ("-y", "--refresh", "--setopt=skip_if_unavailable=False", "makecache"),
     ("-y", "--setopt=install_weak_deps=False", "--setopt=keepcache=False", "install"),
     re.compile(r"(?:No match for argument|Unable to find a match|No package matches)[: ]+'?([^\s']+)"),
     ("var/cache/dnf/*", "var/cache/libdnf5/*", "var/cache/yum/*", "var/lib/dnf/*.lock", "boot/initramfs-*"),
@@ -61,7 +63,12 @@ MANAGERS = (
         ),
     ),
     Manager("dnf", *_DNF),
-    Manager("microdnf", _DNF[0], ("-y", "--setopt=install_weak_deps=0", "--setopt=keepcache=0", "install"), *_DNF[2:]),
+    Manager(
+        "microdnf",
+        ("-y", "--refresh", "makecache"),
+        ("-y", "--setopt=install_weak_deps=0", "--setopt=keepcache=0", "install"),
+        *_DNF[2:],
+    ),
     Manager(
         "zypper",
         ("--non-interactive", "refresh"),
@@ -195,7 +202,8 @@ class _Meter:
     # dnf: `  Installing  : less.x86_64   3/12`; dnf5: `[ 3/12] Installing less`; zypper: `(3/12) Installing: less`
     _OF = re.compile(r"^\s*[(\[]\s*(\d+)/(\d+)[)\]]|\s(\d+)/(\d+)\s*$")
     _FAULT = re.compile(
-        r"^(E:|W: Failed|dpkg: error|Error|error:|Problem|No provider|No match|Package '\S+' not found)"
+        r"\s*(E:|W: Failed|dpkg: error|Error: .|error:|Problem|- nothing provides|No provider|No match"
+        r"|Unable to find a match|Package '\S+' not found)"
     )
 
     def __init__(self, stage: str, on_progress: OnProgress) -> None:
@@ -205,7 +213,7 @@ class _Meter:
 
     def line(self, line: str) -> None:
         if self._FAULT.match(line) or "has no installation candidate" in line:
-            self.faults.append(line)
+            self.faults.append(line.strip())
         if count := self._COUNTED.match(line):
             self._total = 2 * int(count[1])
         elif self._STEP.match(line):
