@@ -118,7 +118,7 @@ def _tell(tree: asked.Tree, done: asked.Captured) -> None:
     console = render.err()
     console.print(
         f"captured {done.source} in {render.seconds(done.seconds)}: {render.size(done.moved)} moved of"
-        f" {render.size(done.total)} ({render.share(done.moved, done.total)})",
+        f" {render.size(done.total)}",
         markup=False,
     )
     if done.left_out:
