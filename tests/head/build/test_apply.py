@@ -105,19 +105,43 @@ echo hello >%{buildroot}/opt/penguin
 """
 
 
-@pytest.mark.timeout(300)
-def test_dnf_where_that_is_the_roots_package_manager(root: Path, tmp_path: Path) -> None:
-    applied(root, Recipe(archive="/x", packages=("dnf", "rpm")))
-    for program in ("apt-get", "apt"):
-        (root / "usr/bin" / program).unlink()
+def repository(root: Path, tmp_path: Path) -> str:
+    """Put a repository of a package of our own into a root; returns its URL there."""
     (tmp_path / "penguin.spec").write_text(SPEC)
     run(["rpmbuild", "-bb", "--define", f"_topdir {tmp_path}/rpm", tmp_path / "penguin.spec"])
     run(["cp", "-r", tmp_path / "rpm/RPMS/noarch", root / "srv/repository"])
     run(["createrepo_c", root / "srv/repository"])
-    (root / "etc/yum.repos.d").mkdir(parents=True)
-    (root / "etc/yum.repos.d/local.repo").write_text(
-        "[local]\nname=local\nbaseurl=file:///srv/repository\nenabled=1\ngpgcheck=0\n"
+    return "file:///srv/repository"
+
+
+def only(root: Path, tool: str) -> None:
+    """Make `tool` the root's package manager."""
+    applied(root, Recipe(archive="/x", packages=(tool, "rpm")))
+    for program in ("apt-get", "apt"):
+        (root / "usr/bin" / program).unlink()
+
+
+@pytest.mark.timeout(300)
+def test_zypper_where_that_is_the_roots_package_manager(root: Path, tmp_path: Path) -> None:
+    only(root, "zypper")
+    url = repository(root, tmp_path)
+    (root / "etc/zypp/repos.d").mkdir(parents=True, exist_ok=True)
+    (root / "etc/zypp/repos.d/local.repo").write_text(
+        f"[local]\nname=local\nbaseurl={url}\nenabled=1\ngpgcheck=0\ntype=rpm-md\n"
     )
+    applied(root, Recipe(archive="/x", packages=("rookery-penguin",)))
+    assert (root / "opt/penguin").read_text() == "hello\n"
+    with pytest.raises(RookeryError) as caught:
+        applied(root, Recipe(archive="/x", packages=("no-such-penguin",)))
+    assert str(caught.value) == "no package no-such-penguin in the archives that this root's zypper knows"
+
+
+@pytest.mark.timeout(300)
+def test_dnf_where_that_is_the_roots_package_manager(root: Path, tmp_path: Path) -> None:
+    only(root, "dnf")
+    url = repository(root, tmp_path)
+    (root / "etc/yum.repos.d").mkdir(parents=True)
+    (root / "etc/yum.repos.d/local.repo").write_text(f"[local]\nname=local\nbaseurl={url}\nenabled=1\ngpgcheck=0\n")
     told: list[Progress] = []
     applied(root, Recipe(archive="/x", packages=("rookery-penguin",)), told.append)
     assert (root / "opt/penguin").read_text() == "hello\n"
