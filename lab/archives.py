@@ -122,7 +122,7 @@ def tiny_root(architecture: str, busybox: bytes = b"") -> Package:
 
 
 def tiny_kernel(directory: Path, architecture: str, release: str = "9.9.9-test") -> Package:
-    """What stands in for a kernel with one module: enough to be packed and published, not to be booted."""
+    """What stands in for a kernel with one module, and for an init: enough to be packed and published, not booted."""
     module = directory / "module.ko"
     source = '.section .modinfo,"a"\n.asciz "license=GPL"\n.asciz "name=virtio_net"\n'
     run(["as", "-o", module, "-"], stdin=source.encode())
@@ -130,6 +130,7 @@ def tiny_kernel(directory: Path, architecture: str, release: str = "9.9.9-test")
     return Package(
         "tiny-kernel",
         files={
+            "/sbin/init": b"#!/bin/sh\n",
             f"{top}/vmlinuz": b"a kernel",
             f"{top}/{path}": module.read_bytes(),
             f"{top}/modules.dep": f"{path}:\n".encode(),

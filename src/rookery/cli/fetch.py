@@ -130,6 +130,8 @@ def _progress() -> Iterator[Callable[[Transfer], None]]:
         def show(now: Transfer) -> None:
             whole = now.from_head + now.from_peers
             sources = f"{now.peers} connections, {render.share(now.from_peers, whole)} from peers" if whole else ""
+            if now.had:
+                sources = f"{render.size(now.had)} were here" + (f", {sources}" if sources else "")
             doing = "giving" if now.total and now.done >= now.total else "fetching"
             bar.update(task, description=doing, total=now.total or None, completed=now.done, sources=sources)
 

@@ -156,6 +156,7 @@ def test_dnf_knows_every_option_and_setting(tmp_path: Path) -> None:
     [
         ("rocky", "9", "var/lib/rpm"),
         ("rocky", "9.4", "var/lib/rpm"),
+        ("centos", "9-stream", "var/lib/rpm"),
         ("rocky", "10", "usr/lib/sysimage/rpm"),
         ("fedora", "41", "usr/lib/sysimage/rpm"),
         ("opensuse", "15.6", "usr/lib/sysimage/rpm"),

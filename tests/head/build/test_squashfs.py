@@ -101,6 +101,16 @@ def test_the_groups_of_directories_do_not_depend_on_how_many_threads_there_are(t
     assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
 
 
+def test_a_small_machine_packs_without_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make_directories(tmp_path / "tree")
+    squashfs.pack(tree, tmp_path / "grouped", EPOCH, silent, threading.Event())
+    monkeypatch.setattr(squashfs, "memory", lambda: 1 << 30)
+    squashfs.pack(tree, tmp_path / "common", EPOCH, silent, threading.Event())
+    said = [run(["unsquashfs", "-s", tmp_path / name]).stdout for name in ("grouped", "common")]
+    many, few = (int(re.findall(r"Number of fragments (\d+)", text)[0]) for text in said)
+    assert many > few
+
+
 def test_the_parts_of_a_tree_have_groups_and_odd_names_are_left_in_common(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for name in ('quote"', "star*", "new\nline", "ümlaut", "back\\slash", "plain", "with space", "empty", "a/b/c/d/e"):

@@ -172,10 +172,9 @@ def _configure(recipe: Recipe, site: BuildSite) -> Path:
 
 def _platform(recipe: Recipe) -> str:
     """What modules of packages are for, which dnf would read in the root if it were there already."""
-    major = recipe.suite.partition(".")[0]
     if recipe.distribution == "opensuse":
         return ""
-    return f"platform:{'f' if recipe.distribution == 'fedora' else 'el'}{major}"
+    return f"platform:{'f' if recipe.distribution == 'fedora' else 'el'}{rpmdb.major(recipe)}"
 
 
 def _command(recipe: Recipe, site: BuildSite) -> list[str | Path]:

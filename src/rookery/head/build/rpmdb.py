@@ -4,6 +4,7 @@ for the same packages."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from contextlib import closing
@@ -25,9 +26,15 @@ _OLD = {"rocky": 9, "almalinux": 9, "centos": 9, "rhel": 9, "fedora": 35}  # the
 def directory(recipe: Recipe) -> str:
     """Where a distribution keeps its database, relative to the root: packages are installed with it there, since some
     have a link in the place of the other."""
-    release = recipe.suite.partition(".")[0]
+    release = major(recipe)
     old = release.isdigit() and int(release) <= _OLD.get(recipe.distribution, 0)
     return VAR if old else SYSIMAGE
+
+
+def major(recipe: Recipe) -> str:
+    """The number that a release begins with (`9.4`, `9-stream`), or its whole name where there is none."""
+    found = re.match(r"\d+", recipe.suite)
+    return found[0] if found else recipe.suite
 
 
 def settle(tree: Path, place: str, scratch: Path, cancel: threading.Event) -> str:

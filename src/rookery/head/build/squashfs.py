@@ -9,7 +9,8 @@ while each page that a node reads from one costs it the unpacking of a whole meb
 Files below a block share blocks ("fragments"), in the order of their names: one file more, and the content of every
 such block behind it moves and is compressed to other bytes. So the parts of the tree are dealt out to groups by their
 names, and each group has fragments of its own: a change stays in the groups of the parts that it touches. An update of
-four packages is a fifth smaller for it, the image no larger (docs/benchmarks/differences.md).
+four packages is a fifth smaller for it, the image no larger (docs/benchmarks/differences.md). A head with less than 1.5
+GB of memory packs without groups, since mksquashfs holds a block of each.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from rookery.run import Completed, RunError, spawn
 
 LEVEL = 15
 BLOCK = "256K"
-GROUPS = 256
+GROUPS = 509
 DEPTH = 3  # of the parts of a tree that are in one group
 # mksquashfs holds one block of each group, out of a quarter of this; with more groups than blocks it waits for ever.
-MEMORY = "512M"
+MEMORY = "1G"
+LEAST_MEMORY = 1500 << 20  # bytes of the machine's memory: mksquashfs refuses to take more than three quarters
 MOST_LINE = 16000  # characters that mksquashfs reads as one action
 # A path that has nothing else, nothing that an action's pattern would take for something.
 _PLAIN = re.compile(rb"[A-Za-z0-9._+@:,=~%/ -]+")
@@ -59,10 +61,10 @@ def pack(tree: Path, destination: Path, epoch: int, on_progress: OnProgress, can
         with tempfile.NamedTemporaryFile(prefix="rookery-groups-") as groups, _terminal() as (ours, theirs):
             groups.write(fragment_groups(tree))
             groups.flush()
+            grouping = ("-mem", MEMORY, "-action-file", groups.name) if memory() >= LEAST_MEMORY else ()
             argv = (
                 *("mksquashfs", str(tree), str(destination), "-noappend", "-no-recovery", "-xattrs", "-progress"),
-                *("-comp", "zstd", "-Xcompression-level", str(LEVEL), "-b", BLOCK, "-mem", MEMORY),
-                *("-action-file", groups.name),
+                *("-comp", "zstd", "-Xcompression-level", str(LEVEL), "-b", BLOCK, *grouping),
             )
             with spawn(argv, stdout=theirs, stderr=theirs, env={"SOURCE_DATE_EPOCH": str(epoch)}) as child:
                 theirs.close()
@@ -82,6 +84,11 @@ def pack(tree: Path, destination: Path, epoch: int, on_progress: OnProgress, can
     except BaseException:
         destination.unlink(missing_ok=True)
         raise
+
+
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def fragment_groups(tree: Path) -> bytes:
