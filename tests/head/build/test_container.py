@@ -266,7 +266,9 @@ def test_an_image_without_kernel_and_init_is_told_so(
     assert error.details.startswith("its root is Debian GNU/Linux 12 (bookworm)\n")
     package = {"x86_64": "linux-image-amd64", "aarch64": "linux-image-arm64"}[platform.machine()]
     assert f'kernel = "{package}" and packages = ["systemd-sysv", "udev"]' in error.hint
-    assert (tmp_path / "work" / image.FAILED / "usr/bin/tool").is_file()
+    kept = tmp_path / "work" / image.FAILED
+    assert (kept / "usr/bin/tool").is_file()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700  # its set-user-ID programs are for no other user
     assert traces(tmp_path) == []
 
 

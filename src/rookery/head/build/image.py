@@ -192,6 +192,7 @@ def _kept_when_failed(tree: Path, kept: Path) -> Iterator[None]:
             raise
         shutil.rmtree(kept, ignore_errors=True)
         os.replace(tree, kept)
+        kept.chmod(0o700)  # it may hold anybody's programs with the set-user-ID bit, and devices
         log.warning("the build failed; its root is kept in %s until the next one fails", kept)
         if not isinstance(error, RookeryError):
             raise
