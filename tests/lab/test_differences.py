@@ -27,7 +27,7 @@ def found(**changed: Any) -> dict[str, Any]:
         "pack": 10.0,
         "publish": 0.5,
     }
-    fill = {"size": 250, "rate": 700.0, "cp": 2000.0, "sha256": 1500.0, "memory": 3.0, "missing": 8.0}
+    fill = {"size": 250, "rate": 650.0, "worked": 700.0, "cp": 2000.0, "sha256": 1500.0, "memory": 3.0, "missing": 8.0}
     versions = {"versions": 100, "size": 20, "changes": 119.0, "plain": 2000.0}
     options = [row | changed, row | {"case": {"what": "another", "chosen": False, "block": "1M"}}]
     return {
