@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -19,20 +18,18 @@ from urllib.parse import urlsplit
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
-from rookery.node.fetch import policy
 from rookery.node.fetch.asker import Asker
 from rookery.node.fetch.fill import Start
 from rookery.node.fetch.loop import cancelled
 from rookery.node.fetch.metainfo import MAX_TORRENT, Metainfo, open_torrent
-from rookery.node.fetch.ranges import get
 from rookery.node.fetch.stats import Ledger
 from rookery.node.fetch.swarm import disk_error
+from rookery.node.fetch.torrent import get_torrent
 from rookery.relay import frames
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
 from rookery.relay.growing import Growing
 from rookery.relay.taker import GarbageError, OnPart, Taker, split, take_torrent
-from rookery.wire import routes
 from rookery.wire.chunks import MAX_INDEX
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
@@ -50,7 +47,6 @@ FORGIVEN = 10.0  # s after which a lost parent may be tried again
 ADVANCE = 0.2  # s of digesting between two looks at the links
 TRIES = 100  # ports above the usual one
 TORRENT_SECONDS = 10.0  # for one parent to give the torrent
-NO_TORRENT = 120.0  # s without one from anybody, after which a fetch has failed
 
 
 @dataclass(frozen=True)
@@ -494,19 +490,3 @@ class Chain:
             return False
         log.warning("the chain gave nothing for %.0f s; going on in the mesh", silent)
         return True
-
-
-def get_torrent(blob: Blob, source: Source, stop: threading.Event) -> bytes:
-    """The torrent of a blob from the head, which is asked for two minutes. Raises RookeryError `cancelled`,
-    `unavailable`, or as the head answers."""
-    began, failures, dice = time.monotonic(), 0, random.Random()  # noqa: S311 - jitter
-    while True:
-        try:
-            return get(routes.torrent_url(source.head, blob.sha256), source.credential, MAX_TORRENT)
-        except RookeryError as error:
-            failures += 1
-            if error.kind is not ErrorKind.UNAVAILABLE or time.monotonic() - began > NO_TORRENT:
-                raise
-            log.info("no torrent: %s", error)
-        if stop.wait(policy.retry_delay(failures, dice.random())):
-            raise cancelled(blob)

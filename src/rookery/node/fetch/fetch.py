@@ -22,7 +22,7 @@ from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
 from rookery.node.fetch import policy
-from rookery.node.fetch.chain import Chain, get_torrent
+from rookery.node.fetch.chain import Chain
 from rookery.node.fetch.fill import Start, fill, look_through
 from rookery.node.fetch.loop import TELL, Loop, OnTransfer, cancelled
 from rookery.node.fetch.metainfo import Metainfo, open_torrent
@@ -32,6 +32,7 @@ from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import get
 from rookery.node.fetch.stats import FetchStats, Ledger
 from rookery.node.fetch.swarm import Swarm, disk_error
+from rookery.node.fetch.torrent import get_torrent
 from rookery.relay.frames import RELAY_PORT
 from rookery.wire import chunks, engine, routes
 from rookery.wire.manifest import Blob
