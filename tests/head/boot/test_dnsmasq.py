@@ -77,8 +77,9 @@ def lease(room: Any, tmp_path: Path, *words: str) -> dict[str, str]:
     script.write_text(f'#!/bin/sh\n[ "$1" = bound ] && env > {out}\nexit 0\n')
     script.chmod(0o755)
     out.unlink(missing_ok=True)
-    run(["ip", "netns", "exec", room.client, "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "8", "-T", "1", "-R",
-         "-s", script, *words], timeout=40)  # fmt: skip
+    inside = ["ip", "netns", "exec", room.client]
+    ask = ["busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "8", "-T", "1", "-R", "-s", script, *words]
+    run([*inside, *ask], timeout=40)
     return dict(line.split("=", 1) for line in out.read_text().splitlines() if "=" in line)
 
 
