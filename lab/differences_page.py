@@ -110,7 +110,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines += [
         "",
         "Without fragments an update is smallest, but every image is 7 % larger, on each first fetch and in each",
-        "node's memory. Grouping costs nothing of the kind. Larger blocks compress better and change in larger parts.",
+        "node's memory. Grouping costs nothing of the kind. Blocks of 1M change in larger parts, and at this level the",
+        "image is no smaller.",
         "",
     ]
     return "\n".join(lines)
@@ -151,8 +152,8 @@ def _fill(rows: list[dict[str, Any]]) -> str:
         "A file of random bytes, filled from one that differs in a hundred places; one processor, files in memory",
         "(tmpfs). Memory is what the process grew by at most, with the indexes and their tables.",
         "",
-        "The first rate is per second of processor time, the others are by the clock, also when others used the",
-        "machine; the best of three rounds.",
+        "The first rate is per second of processor time, the others are by the clock; the best of three",
+        "rounds.",
         "",
         "| MB | filling, MB/s of processor | by the clock | `cp` | SHA-256 | memory, MB | not there, MB |",
         "|---|---|---|---|---|---|---|",
