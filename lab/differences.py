@@ -51,7 +51,7 @@ PACKAGES = ("htop", "tmux", "lsof", "rsync")
 PIECE = 64 << 10
 LEVELS = ("3", "19")  # of zstd --patch-from
 FILLS = (250, 1000)  # MB
-VERSIONS, VERSION_MB, CHANGED, PLACES = 100, 6, 0.05, 3
+VERSIONS, VERSION_MB, CHANGED, PLACES = 100, 20, 0.05, 10
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def _memory(which: str) -> float:
 
 def versions(place: Path) -> dict[str, float]:
     """The disk that a hundred versions take in a head's store, a twentieth of the bytes changed from one to the next in
-    three places; as they are, and with all but the newest packed."""
+    ten places; as they are, and with all but the newest packed."""
     store, dice = BlobStore(place / "versions"), random.Random(1)
     content, changes, digests = bytearray(dice.randbytes(VERSION_MB * MB)), 0, list[str]()
     for _ in range(VERSIONS):

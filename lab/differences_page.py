@@ -170,7 +170,7 @@ def _versions(found: dict[str, Any]) -> str:
     lines = [
         f"## {found['versions']} versions",
         "",
-        f"Of {found['size']} MB each, with 5 % changed from one to the next in three places. MB on the head's disk:",
+        f"Of {found['size']} MB each, with 5 % changed from one to the next in ten places. MB on the head's disk:",
         "",
         "| | MB |",
         "|---|---|",
