@@ -110,7 +110,8 @@ def _look(
 def spans(size: int, dice: random.Random, piece: int = SAMPLE) -> tuple[tuple[int, int], ...]:
     """Which bytes are sampled: (first, end) of pieces of `piece` bytes: the first, the last, and others anywhere."""
     count = -(-size // piece)
-    chosen = [0, *sorted(dice.randrange(count) for _ in range(SAMPLES - 2)), count - 1]
+    within = range(1, count - 1)
+    chosen = [0, *sorted(dice.sample(within, min(SAMPLES - 2, len(within)))), count - 1]
     return tuple((number * piece, min((number + 1) * piece, size)) for number in dict.fromkeys(chosen))
 
 
