@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rookery.errors import ErrorKind, RookeryError
 from rookery.run import which
 
@@ -14,8 +16,8 @@ def apart(network: str = "", mounts: str = "") -> list[str]:
     when it ends or is killed, also when the head that started it is killed. Needs root.
 
     network: path of the network namespace that it works in; mounts: path of the mount namespace whose mounts it sees;
-    empty: that of this process. To be started from a thread
-    that waits for its end, as `run` does: the kernel's signal comes when that thread ends.
+    empty: that of this process. To be started from a thread that waits for its end, as `run` does: the kernel's signal
+    comes when that thread ends.
     """
     entered = ["nsenter", f"--net={network}"] if network else []
     if mounts:  # the other one first: its path is one of this process's mounts
@@ -36,3 +38,13 @@ def require(programs: dict[str, str], what: str) -> None:
                 kind=ErrorKind.MISSING,
                 hint=f"apt install {package}",
             )
+
+
+def require_root(what: str) -> None:
+    """Raises RookeryError `forbidden` for those who are not root, and `what` needs it."""
+    if os.geteuid() != 0:
+        raise RookeryError(
+            f"{what} needs root (files of an image belong to its own users)",
+            kind=ErrorKind.FORBIDDEN,
+            hint="run the head as root",
+        )

@@ -11,9 +11,8 @@ from pathlib import Path
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, guard, installed
-from rookery.head.build.apart import PROGRAMS, apart, require
+from rookery.head.build.apart import PROGRAMS, apart, require, require_root
 from rookery.head.build.builder import BuildSite, BuiltTree
-from rookery.head.build.container import require_root
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import Progress
 from rookery.run import run
@@ -35,7 +34,7 @@ class ArchiveBuilder:
 
     def check(self, recipe: Recipe) -> None:
         """See Builder.check."""
-        require_root()
+        require_root("building an image")
         source = Path(recipe.archive)
         if not source.exists():
             raise RookeryError(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, guard, installed
-from rookery.head.build.apart import PROGRAMS, apart, require
+from rookery.head.build.apart import PROGRAMS, apart, require, require_root
 from rookery.head.build.builder import BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress
@@ -43,7 +42,7 @@ class ContainerBuilder:
 
     def check(self, recipe: Recipe) -> None:  # noqa: ARG002 - which container it is does not matter yet
         """See Builder.check."""
-        require_root()
+        require_root("building an image")
         require({"skopeo": "skopeo", "umoci": "umoci", **PROGRAMS}, "building from a container")
 
     def build(self, recipe: Recipe, site: BuildSite) -> BuiltTree:
@@ -67,16 +66,6 @@ class ContainerBuilder:
         shutil.rmtree(layout)
         apply.apply(site.tree, recipe, site.scratch, site.on_progress, site.cancel, site.network_namespace)
         return BuiltTree(installed.packages(site.tree, cancel=site.cancel))
-
-
-def require_root() -> None:
-    """Raises RookeryError `forbidden` for those who are not root."""
-    if os.geteuid() != 0:
-        raise RookeryError(
-            "building an image needs root (files of the image belong to its own users)",
-            kind=ErrorKind.FORBIDDEN,
-            hint="run the head as root",
-        )
 
 
 def _fetch(recipe: Recipe, layout: Path, site: BuildSite) -> None:

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import foreign, identity, sources
-from rookery.head.build.apart import PROGRAMS, apart, require
+from rookery.head.build import foreign, identity, installed, sources
+from rookery.head.build.apart import PROGRAMS, apart, require, require_root
 from rookery.head.build.builder import SOURCE_DATE, BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress
@@ -44,12 +43,7 @@ class DebBuilder:
 
     def check(self, recipe: Recipe) -> None:
         """See Builder.check."""
-        if os.geteuid() != 0:
-            raise RookeryError(
-                "building an image needs root (files of the image belong to its own users)",
-                kind=ErrorKind.FORBIDDEN,
-                hint="run the head as root",
-            )
+        require_root("building an image")
         require({"mmdebstrap": "mmdebstrap", **PROGRAMS}, f"building a {recipe.distribution.capitalize()} image")
         if recipe.distribution not in sources.FAMILIES:
             raise RookeryError(
@@ -100,7 +94,7 @@ class DebBuilder:
             raise _explained(recipe, meter, error) from error
         _clean_sources(site.tree)
         identity.remove(site.tree, CLEANED)
-        return BuiltTree(_packages(site.tree))
+        return BuiltTree(installed.packages(site.tree))
 
 
 def _command(recipe: Recipe, tree: Path, scratch: Path) -> list[str | Path]:
@@ -277,14 +271,6 @@ def _archive(recipe: Recipe, lines: Sequence[str]) -> str:
 def _last(errors: Sequence[str]) -> str:
     telling = [line for line in errors if "setup failed" not in line and not line.startswith("mmdebstrap failed")]
     return (telling or [*errors, "see the details"])[0]
-
-
-def _packages(tree: Path) -> dict[str, str]:
-    listing = run(
-        ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "--show", "--showformat=${Package}\t${Version}\n"]
-    ).stdout
-    pairs = (line.partition("\t") for line in sorted(listing.splitlines()))
-    return {name: version for name, _, version in pairs}
 
 
 def _clean_sources(tree: Path) -> None:

@@ -18,9 +18,8 @@ from pathlib import Path
 from rookery import acls
 from rookery.errors import ErrorKind, RookeryError, record_of
 from rookery.head.build import apply, installed
-from rookery.head.build.apart import PROGRAMS, apart, require
+from rookery.head.build.apart import PROGRAMS, apart, require, require_root
 from rookery.head.build.builder import BuildSite, BuiltTree
-from rookery.head.build.container import require_root
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import Progress
 from rookery.log import logger
@@ -113,7 +112,7 @@ class LayerBuilder:
 
     def check(self, recipe: Recipe) -> None:  # noqa: ARG002 - which image it is does not matter yet
         """See Builder.check."""
-        require_root()
+        require_root("building an image")
         require({"unsquashfs": "squashfs-tools", **PROGRAMS}, "building on top of another image")
 
     def build(self, recipe: Recipe, site: BuildSite) -> BuiltTree:

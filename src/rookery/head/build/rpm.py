@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, foreign, identity, installed, keys, owners, rpmdb
-from rookery.head.build.apart import PROGRAMS, apart, require
+from rookery.head.build.apart import PROGRAMS, apart, require, require_root
 from rookery.head.build.builder import SOURCE_DATE, BuildSite, BuiltTree
 from rookery.head.build.deb import no_space
 from rookery.head.build.recipe import Recipe, Repository
@@ -62,12 +62,7 @@ class RpmBuilder:
 
     def check(self, recipe: Recipe) -> None:
         """See Builder.check."""
-        if os.geteuid() != 0:
-            raise RookeryError(
-                "building an image needs root (files of the image belong to its own users)",
-                kind=ErrorKind.FORBIDDEN,
-                hint="run the head as root",
-            )
+        require_root("building an image")
         require({"dnf": "dnf", "rpm": "rpm", **PROGRAMS}, f"building an image of {recipe.distribution}")
         _check_words(recipe)
         foreign.check(recipe.architecture)

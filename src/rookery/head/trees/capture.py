@@ -72,8 +72,7 @@ def capture(
     tree stays then, not complete, and the next capture goes on.
     """
     apart.require({"rsync": "rsync", "ssh": "openssh-client", **apart.PROGRAMS}, "a capture")
-    if os.geteuid() != 0:
-        raise RookeryError("a capture needs root (files belong to the machine's own users)", kind=ErrorKind.FORBIDDEN)
+    apart.require_root("a capture")
     began, place = time.time(), trees.place(wish.name)
     on_progress(Progress(f"looking at {wish.machine.host}"))
     seen = remote.look(wish.machine, cancel)

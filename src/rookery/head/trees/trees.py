@@ -22,6 +22,7 @@ from pathlib import Path
 from rookery import acls, files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, identity, image, installed
+from rookery.head.build.apart import require_root
 from rookery.head.build.builder import BuiltTree
 from rookery.head.build.recipe import IdentityRules, Recipe
 from rookery.head.catalog.catalog import Catalog
@@ -217,8 +218,7 @@ class Trees:
                 kind=ErrorKind.MISSING,
                 hint="apt install squashfs-tools",
             )
-        if os.geteuid() != 0:
-            raise RookeryError("opening an image needs root", kind=ErrorKind.FORBIDDEN, hint="run the head as root")
+        require_root("opening an image")
         root = place / ROOT
         shutil.rmtree(root, ignore_errors=True)
         total, size = _contents(squashfs)
