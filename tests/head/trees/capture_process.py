@@ -10,9 +10,9 @@ from rookery.head.config import Paths
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
+from rookery.head.remote.machine import Remote
 from rookery.head.swarm.torrent import make_torrent
 from rookery.head.trees.capture import Wish, capture
-from rookery.head.trees.remote import Remote
 from rookery.head.trees.trees import Trees
 
 directory, port, root, *options = sys.argv[1:]

@@ -19,9 +19,9 @@ import pytest
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import Progress
+from rookery.head.remote.machine import Remote
 from rookery.head.trees import lock
 from rookery.head.trees.capture import Wish, capture
-from rookery.head.trees.remote import Remote
 from rookery.head.trees.state import Captured
 from rookery.run import PIPE, run, spawn
 

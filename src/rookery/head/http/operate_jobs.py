@@ -28,8 +28,8 @@ from rookery.head.http.services import Services
 from rookery.head.jobs import JobRecord
 from rookery.head.progress import OnProgress
 from rookery.head.publish.verify import verify
-from rookery.head.trees import elsewhere
-from rookery.head.trees.remote import Remote
+from rookery.head.remote import build as remote_build
+from rookery.head.remote.machine import Remote
 from rookery.wire.manifest import require_name
 
 LOOK_SECONDS = 0.2
@@ -90,7 +90,7 @@ class _Work:
             with contextlib.ExitStack() as stack:
                 base = bases(self._services, stack)
                 if there:
-                    built = elsewhere.build(there, recipe, place, on_progress, cancel, base)
+                    built = remote_build.build(there, recipe, place, on_progress, cancel, base)
                 else:
                     built = builds.build(recipe, place, on_progress, cancel, namespace, base)
             try:

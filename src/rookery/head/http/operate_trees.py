@@ -21,7 +21,8 @@ from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
 from rookery.head.jobs import JobRecord
 from rookery.head.progress import OnProgress
-from rookery.head.trees import capture, remote
+from rookery.head.remote.machine import Remote
+from rookery.head.trees import capture
 from rookery.head.trees.trees import Tree, Trees
 from rookery.wire.manifest import require_name
 
@@ -117,7 +118,7 @@ class _Acts:
         require_name(wanted.name, "image name")
         if wanted.tag:
             require_name(wanted.tag, "tag")
-        machine = remote.Remote(
+        machine = Remote(
             host=wanted.host,
             user=wanted.user,
             port=wanted.port,

@@ -24,9 +24,8 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apart, identity
 from rookery.head.catalog.rows import Version
 from rookery.head.progress import OnProgress, Progress
-from rookery.head.trees import remote
+from rookery.head.remote.machine import Remote, Seen, look
 from rookery.head.trees import state as states
-from rookery.head.trees.remote import Remote, Seen
 from rookery.head.trees.state import ROOT, STATE, Captured, TreeState
 from rookery.head.trees.trees import CACHES, Trees
 
@@ -67,15 +66,15 @@ def capture(
 ) -> tuple[Captured, Version | None]:
     """Copy a machine into the tree of `wish.name`, and publish that under `tag` (empty: do not).
 
-    Raises RookeryError: what remote.look says of a machine that cannot be captured; `conflict` when the tree is in use,
-    is of something else or was changed by hand; `unavailable` when the machine goes away, `no-space`, `cancelled`: the
-    tree stays then, not complete, and the next capture goes on.
+    Raises RookeryError: what remote/machine.py says of a machine that cannot be captured; `conflict` when the tree is
+    in use, is of something else or was changed by hand; `unavailable` when the machine goes away, `no-space`,
+    `cancelled`: the tree stays then, not complete, and the next capture goes on.
     """
     apart.require({"rsync": "rsync", "ssh": "openssh-client", **apart.PROGRAMS}, "a capture")
     apart.require_root("a capture")
     began, place = time.time(), trees.place(wish.name)
     on_progress(Progress(f"looking at {wish.machine.host}"))
-    seen = remote.look(wish.machine, cancel)
+    seen = look(wish.machine, cancel)
     with trees.held(wish.name, f"capture of {wish.machine.host}") as handle:
         if seen.version and not (place / STATE).exists():
             trees.unpack(seen.version, place, on_progress, cancel)

@@ -19,7 +19,7 @@ from rookery.head.build.builder import Base
 from rookery.head.build.image import BuiltImage
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress
-from rookery.head.trees.remote import Remote, explained
+from rookery.head.remote.machine import Remote, explained
 from rookery.run import PIPE, Child, Completed, spawn
 
 _BLOCK = 1 << 20

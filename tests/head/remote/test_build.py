@@ -23,8 +23,8 @@ from rookery.head.build import image
 from rookery.head.build.builder import BasePart, no_base
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import Progress, silent
-from rookery.head.trees import elsewhere
-from rookery.head.trees.remote import Remote
+from rookery.head.remote import build as remote_build
+from rookery.head.remote.machine import Remote
 from rookery.run import run
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Site:
         base: Path | None = None,
     ) -> image.BuiltImage:
         part = BasePart(base, {}, "0" * 64, platform.machine()) if base else None
-        return elsewhere.build(
+        return remote_build.build(
             self.machine, recipe, self.work, told, cancel or threading.Event(), lambda name: part or no_base(name)
         )
 
@@ -130,12 +130,13 @@ import sys, threading
 from pathlib import Path
 from rookery.head.build.recipe import Recipe
 from rookery.head.build.builder import no_base
-from rookery.head.trees import elsewhere
-from rookery.head.trees.remote import Remote
+from rookery.head.remote import build as remote_build
+from rookery.head.remote.machine import Remote
 tree, work, known, *options = sys.argv[1:]
 recipe = Recipe(archive=tree, commands=("echo begun; sleep 600",))
 told = lambda progress: print(progress.line)
-elsewhere.build(Remote("127.0.0.1", Path(known), options=options), recipe, Path(work), told, threading.Event(), no_base)
+machine = Remote("127.0.0.1", Path(known), options=options)
+remote_build.build(machine, recipe, Path(work), told, threading.Event(), no_base)
 """
 
 
