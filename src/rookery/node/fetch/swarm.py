@@ -304,12 +304,11 @@ class Swarm:
 
     def _untold(self) -> News:
         """The account of the last blocks: libtorrent tells of a block when it is written, but of none that is written
-        after the last piece had its digest. Each came from one of those who were asked for it: who gave more than was
-        told of."""
+        after the last piece had its digest."""
         news = News()
         over = {info.ip: info.total_download - self._gave.get(info.ip, 0) for info in self._torrent.get_peer_info()}
         for block, asked in self._asked.items():
-            giver = max(asked, key=lambda endpoint: over.get(endpoint, 0))
+            giver = giver_of(asked, over)
             over[giver] = over.get(giver, 0) - self._count(giver, block, news)
         self._asked.clear()
         return news
@@ -323,6 +322,12 @@ class Swarm:
             known = endpoint in self._seeders or (called and endpoint[0] in self._head_addresses)
             self._of_head[endpoint] = known
         return known
+
+
+def giver_of(asked: Sequence[Endpoint], over: Mapping[Endpoint, int]) -> Endpoint:
+    """Who gave a block: of those who were asked for it, in the order in which they were, the one who gave most bytes
+    that were not told of (`over`). Of several, the last: another is asked when the one before did not give."""
+    return max(reversed(asked), key=lambda endpoint: over.get(endpoint, 0))
 
 
 def disk_error(error: OSError) -> RookeryError:
