@@ -32,8 +32,8 @@ class Kind(IntEnum):
     """The kinds of frames. PIECE: `piece` and its bytes. BEAT: `piece` is how many pieces the parent has, `length` 0;
     it says that the way up to somebody who has everything stands. WAIT: the same, but that way is broken for now. PAD:
     bytes without meaning, by which the child measures the link. BYE: the parent does not give; the bytes are a reason
-    in UTF-8. PART: of `piece`, the blocks that the child did not say it has, one after the other. TORRENT: the next
-    bytes of the blob's torrent, `piece` is how many it has in all."""
+    in UTF-8. PART: of `piece`, the blocks that the child did not say it has, one after the other. METADATA: the
+    next bytes of the blob's torrent or chunk index, `piece` is how many there are in all."""
 
     PIECE = 1
     BEAT = 2
@@ -41,22 +41,22 @@ class Kind(IntEnum):
     BYE = 4
     WAIT = 5
     PART = 6
-    TORRENT = 7
+    METADATA = 7
 
 
 @dataclass(frozen=True)
 class Greeting:
     """The JSON of a hello. sha256: of the blob. key: of the chain (64 hex digits). stripe, stripes: only pieces whose
-    index is `stripe` modulo `stripes` are wanted. parts: the bitmap of pieces is followed by one of blocks. torrent: no
-    pieces are wanted, but the blob's torrent, or the chunk index whose own SHA-256 `sha256` is, from the byte `start`
-    on."""
+    index is `stripe` modulo `stripes` are wanted. parts: the bitmap of pieces is followed by one of blocks.
+    metadata: no pieces are wanted, but the blob's torrent, or the chunk index whose own SHA-256 `sha256` is, from the
+    byte `start` on."""
 
     sha256: str
     key: str
     stripe: int = 0
     stripes: int = 1
     parts: bool = False
-    torrent: bool = False
+    metadata: bool = False
     start: int = 0
 
 

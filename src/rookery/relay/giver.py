@@ -98,7 +98,7 @@ class Giver:
         self._lock = threading.Condition()
         self._shelves: dict[str, Shelf] = {}
         self._expected: set[str] = set()
-        self._torrents: dict[str, tuple[Growing, str]] = {}  # with the key that children must show
+        self._metadata: dict[str, tuple[Growing, str]] = {}  # with the key that children must show
         self._connections: set[socket.socket] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
@@ -119,12 +119,12 @@ class Giver:
         if former is not None:
             self._clear(former)
 
-    def put_torrent(self, sha256: str, torrent: Growing, key: str) -> None:
+    def put_metadata(self, sha256: str, metadata: Growing, key: str) -> None:
         """Give a blob's torrent, or its chunk index under the digest of that, from now on, as far as it is there; a
         former one is given no more."""
         with self._lock:
-            former = self._torrents.get(sha256)
-            self._torrents[sha256] = torrent, key
+            former = self._metadata.get(sha256)
+            self._metadata[sha256] = metadata, key
             self._lock.notify_all()
         if former is not None:
             former[0].close()
@@ -133,12 +133,12 @@ class Giver:
         """Do not give it any more; its children are let go."""
         with self._lock:
             shelf = self._shelves.pop(sha256, None)
-            torrent = self._torrents.pop(sha256, None)
+            metadata = self._metadata.pop(sha256, None)
             self._expected.discard(sha256)
         if shelf is not None:
             self._clear(shelf)
-        if torrent is not None:
-            torrent[0].close()
+        if metadata is not None:
+            metadata[0].close()
 
     def shelf(self, sha256: str) -> Shelf | None:
         """What is given of a blob."""
@@ -163,9 +163,9 @@ class Giver:
             self._closing = True
             self._lock.notify_all()
             connections, shelves = list(self._connections), list(self._shelves.values())
-            torrents = [torrent for torrent, _ in self._torrents.values()]
-        for torrent in torrents:
-            torrent.close()
+            metadata = [growing for growing, _ in self._metadata.values()]
+        for growing in metadata:
+            growing.close()
         for shelf in shelves:
             self._clear(shelf)
         for connection in (self._listener, *connections):
@@ -207,8 +207,8 @@ class Giver:
             frames.mark(connection)
             connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
             greeting, bitmap = frames.read_hello(connection)
-            if greeting.torrent:
-                self._give_torrent(connection, greeting)
+            if greeting.metadata:
+                self._give_metadata(connection, greeting)
                 return
             shelf = self._admit(greeting)
             self._give(connection, shelf, _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap))
@@ -227,24 +227,24 @@ class Giver:
             if shelf is not None and shelf.book.closed:
                 self._clear(shelf)
 
-    def _give_torrent(self, connection: socket.socket, greeting: frames.Greeting) -> None:
-        """Send the torrent from where the child wants it, as fast as it comes to us."""
+    def _give_metadata(self, connection: socket.socket, greeting: frames.Greeting) -> None:
+        """Send a torrent or chunk index from where the child wants it, as fast as it comes to us."""
         with self._lock:
             if greeting.sha256 in self._expected:
-                self._lock.wait_for(lambda: greeting.sha256 in self._torrents or self._closing, COMING)
-            torrent, key = self._torrents.get(greeting.sha256, (None, ""))
-        if torrent is None or not hmac.compare_digest(key.encode(), greeting.key.encode()):
+                self._lock.wait_for(lambda: greeting.sha256 in self._metadata or self._closing, COMING)
+            metadata, key = self._metadata.get(greeting.sha256, (None, ""))
+        if metadata is None or not hmac.compare_digest(key.encode(), greeting.key.encode()):
             raise _not_given()
         place = greeting.start
-        while not (torrent.whole and place >= torrent.total):
-            part = torrent.read(place, len(PAD), BEAT)
-            if not part and torrent.closed:
+        while not (metadata.whole and place >= metadata.total):
+            part = metadata.read(place, len(PAD), BEAT)
+            if not part and metadata.closed:
                 raise _not_given()
             if not part:
                 connection.sendall(HEADER.pack(Kind.WAIT, 0, 0))
                 continue
             self.allowance.take(len(part))
-            connection.sendall(HEADER.pack(Kind.TORRENT, torrent.total, len(part)) + part)
+            connection.sendall(HEADER.pack(Kind.METADATA, metadata.total, len(part)) + part)
             place += len(part)
 
     def _admit(self, greeting: frames.Greeting) -> Shelf:

@@ -170,9 +170,9 @@ class Taker:
         return all(self._book.has(piece) for piece in range(first, self._book.pieces, step))
 
 
-def take_torrent(endpoint: str, sha256: str, key: str, torrent: Growing, most: int, seconds: float) -> None:
-    """Take a blob's torrent, or what else lies under the digest `sha256`, from a parent into `torrent`, from where that
-    stands, for `seconds` at most.
+def take_metadata(endpoint: str, sha256: str, key: str, to: Growing, most: int, seconds: float) -> None:
+    """Take a blob's torrent (`sha256` is the blob's), or a chunk index (its own), from a parent into `to`, from where
+    that stands, for `seconds` at most.
 
     Nothing of it is believed here; only that it has no more than `most` bytes. Raises RookeryError `unavailable` when
     the parent breaks off, or as it says why it does not give.
@@ -184,22 +184,22 @@ def take_torrent(endpoint: str, sha256: str, key: str, torrent: Growing, most: i
         with _connect(endpoint) as connection:
             frames.patience(connection, SILENT, CONNECT)
             frames.mark(connection)
-            connection.sendall(frames.hello(Greeting(sha256, key, torrent=True, start=len(torrent)), b""))
-            while not torrent.whole:
+            connection.sendall(frames.hello(Greeting(sha256, key, metadata=True, start=len(to)), b""))
+            while not to.whole:
                 if time.monotonic() > until:
                     raise TimeoutError(f"it took longer than {seconds:g} s")
                 frames.fill(connection, head)
                 kind, total, length = HEADER.unpack(head)
-                if length > len(room) or (kind == Kind.TORRENT and not 0 < total <= most):
+                if length > len(room) or (kind == Kind.METADATA and not 0 < total <= most):
                     raise RookeryError(f"{endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
                 frames.fill(connection, room[:length])
                 if kind == Kind.BYE:
                     raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
-                if kind == Kind.TORRENT:
-                    torrent.add(len(torrent), room[:length], total)
+                if kind == Kind.METADATA:
+                    to.add(len(to), room[:length], total)
     except OSError as error:
         raise RookeryError(
-            f"{endpoint} gives no torrent: {error.strerror or error}", kind=ErrorKind.UNAVAILABLE
+            f"{endpoint} gives no metadata: {error.strerror or error}", kind=ErrorKind.UNAVAILABLE
         ) from error
 
 

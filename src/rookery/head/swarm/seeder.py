@@ -200,11 +200,11 @@ class Seeder:
         if self._relay is not None:
             book, key = Book(seeded.pieces, complete=True), self._key_for(seeded.sha256)
             shelf = Shelf(path, info.total_size(), info.piece_length(), book, key)
-            self._relay.put_torrent(seeded.sha256, Growing(torrent), key)
+            self._relay.put_metadata(seeded.sha256, Growing(torrent), key)
             with contextlib.suppress(FileNotFoundError):
                 index = path.with_name(f"{path.name}.chunks").read_bytes()
                 seeded.index = hashlib.sha256(index).hexdigest()
-                self._relay.put_torrent(seeded.index, Growing(index), key)
+                self._relay.put_metadata(seeded.index, Growing(index), key)
             self._relay.put(seeded.sha256, shelf)
 
     def _running(self) -> lt.session:

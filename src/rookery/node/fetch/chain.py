@@ -16,21 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rookery.errors import ErrorKind, RookeryError
+from rookery.errors import RookeryError
 from rookery.log import logger
 from rookery.node.fetch.asker import Asker
 from rookery.node.fetch.fill import Start
 from rookery.node.fetch.loop import cancelled
-from rookery.node.fetch.metainfo import MAX_TORRENT, Metainfo, open_torrent
+from rookery.node.fetch.metadata import Metadata
+from rookery.node.fetch.metainfo import Metainfo, open_torrent
 from rookery.node.fetch.stats import Ledger
 from rookery.node.fetch.swarm import disk_error
-from rookery.node.fetch.torrent import get_torrent
 from rookery.relay import frames
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
-from rookery.relay.growing import Growing
-from rookery.relay.taker import GarbageError, OnPart, Taker, split, take_torrent
-from rookery.wire.chunks import MAX_INDEX
+from rookery.relay.taker import GarbageError, OnPart, Taker, split
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Feed, Place
@@ -46,7 +44,6 @@ AGAIN = 0.5  # s between two asks at least
 FORGIVEN = 10.0  # s after which a lost parent may be tried again
 ADVANCE = 0.2  # s of digesting between two looks at the links
 TRIES = 100  # ports above the usual one
-TORRENT_SECONDS = 10.0  # for one parent to give the torrent
 
 
 @dataclass(frozen=True)
@@ -81,8 +78,7 @@ class Chain:
         self._blob, self._source, self._part, self._ledger = blob, source, part, ledger
         self._port, self._rate, self._patience = port, rate, patience or Patience()
         self._address = urlsplit(source.head).hostname or ""
-        self._torrent, self._index = Growing(torrent), Growing()
-        self._wants_index = False
+        self._metadata = Metadata(blob, source, torrent)
         self._known: tuple[Metainfo, Start] | None = None
         self.book = Book(0)
         self.first_byte: float | None = None  # monotonic seconds
@@ -131,19 +127,17 @@ class Chain:
     @property
     def index(self) -> bytes:
         """The blob's chunk index, if a parent gave it."""
-        return self._index.content() if self._index.whole else b""
+        return self._metadata.index
 
     def enter(self, stop: threading.Event, *, index: bool = False) -> Metainfo:
         """Take a place, and the torrent from a parent, or from the head where that fails; with `index` the chunk index
         from a parent, too. Raises RookeryError `cancelled`, `corrupt`, `unavailable`, or as the head answers."""
-        self._wants_index = self._wants_index or (index and bool(self._blob.chunks))
+        if index:
+            self._metadata.want_index()
         place = self._place = self._enter()
-        if not self._torrent.whole:
-            self._take_torrent(place, stop)
-        if self._wants_index and not self._index.whole:
-            self._take_index(place, stop)
+        self._metadata.take(place, self._giver, stop)
         if self._known is None:
-            metainfo = open_torrent(self._torrent.content(), self._blob)
+            metainfo = open_torrent(self._metadata.torrent, self._blob)
             self.begin(metainfo, Start.empty(metainfo))
         return self._metainfo
 
@@ -199,7 +193,7 @@ class Chain:
         chain."""
         if self._giver is not None:
             return
-        metainfo = open_torrent(self._torrent.content(), self._blob)
+        metainfo = open_torrent(self._metadata.torrent, self._blob)
         self._known = metainfo, Start.empty(metainfo)
         self.book = Book(metainfo.pieces, complete=True)
         place = self._enter()
@@ -207,50 +201,13 @@ class Chain:
             self._put(path, place.key)
             self._asker.start()
 
-    def _take_torrent(self, place: Place | None, stop: threading.Event) -> None:
-        """The torrent goes down the chain as the pieces do: asked for at the head by every node, it would be the head's
-        largest gift (52 bytes a piece: at 10,000 nodes eight copies of the blob)."""
-        if self._take(place, self._blob.sha256, self._torrent, MAX_TORRENT, stop):
-            try:
-                open_torrent(self._torrent.content(), self._blob)
-                return
-            except RookeryError as error:
-                log.warning("the torrent that came down the chain is not right: %s", error)
-        self._torrent = Growing(get_torrent(self._blob, self._source, stop))
-        if self._giver is not None and place is not None:
-            self._giver.put_torrent(self._blob.sha256, self._torrent, place.key)
-
-    def _take_index(self, place: Place | None, stop: threading.Event) -> None:
-        wanted = self._blob.chunks
-        taken = self._take(place, wanted, self._index, MAX_INDEX, stop)
-        if not taken or hashlib.sha256(self._index.content()).hexdigest() != wanted:
-            self._index.close()
-            self._index, self._wants_index = Growing(), False
-
-    def _take(self, place: Place | None, digest: str, to: Growing, most: int, stop: threading.Event) -> bool:
-        """Take what a parent has under `digest`; whether all of it came."""
-        parents = place.feeds[0].parents if place is not None and place.feeds else ()
-        for endpoint in parents:
-            assert place is not None
-            try:
-                take_torrent(endpoint, digest, place.key, to, most, TORRENT_SECONDS)
-                return True
-            except RookeryError as error:
-                log.info("%s", error)
-                if error.kind is not ErrorKind.UNAVAILABLE:
-                    return False
-            if stop.is_set():
-                raise cancelled(self._blob)
-        return False
-
     def _enter(self) -> Place | None:
         """Listen, and ask for the first place; None when there is no chain. We listen first: the head shall hear of no
         port that is another's."""
         everywhere = "::" if ":" in self._address else "0.0.0.0"  # noqa: S104 - children are outside
         giver = Giver(everywhere, self._port, self._rate, TRIES)
         giver.expect(self._blob.sha256)
-        if self._wants_index:
-            giver.expect(self._blob.chunks)
+        self._metadata.expect(giver)
         self._port = giver.port
         try:
             place = self._asker.once(Ask(self._port, len(self.book), self.book.pieces))
@@ -261,9 +218,7 @@ class Chain:
         if place is None or not place.key or (lacking and not place.feeds):
             giver.close()
             return None
-        giver.put_torrent(self._blob.sha256, self._torrent, place.key)
-        if self._wants_index:
-            giver.put_torrent(self._blob.chunks, self._index, place.key)
+        self._metadata.put(giver, place.key)
         self._giver = giver
         return place
 

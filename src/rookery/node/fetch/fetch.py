@@ -25,6 +25,7 @@ from rookery.node.fetch import policy
 from rookery.node.fetch.chain import Chain
 from rookery.node.fetch.fill import Start, fill, look_through
 from rookery.node.fetch.loop import TELL, Loop, OnTransfer, cancelled
+from rookery.node.fetch.metadata import get_torrent
 from rookery.node.fetch.metainfo import Metainfo, open_torrent
 from rookery.node.fetch.olds import candidates, find, write_sidecar
 from rookery.node.fetch.plain import fetch_plain
@@ -32,7 +33,6 @@ from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import get
 from rookery.node.fetch.stats import FetchStats, Ledger
 from rookery.node.fetch.swarm import Swarm, disk_error
-from rookery.node.fetch.torrent import get_torrent
 from rookery.relay.frames import RELAY_PORT
 from rookery.wire import chunks, engine, routes
 from rookery.wire.manifest import Blob

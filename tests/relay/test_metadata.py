@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The torrent goes down the chain as it comes, over real sockets."""
+"""Torrent and chunk index go down the chain as they come, over real sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rookery.relay import frames
 from rookery.relay.frames import HEADER, Kind
 from rookery.relay.giver import Giver
 from rookery.relay.growing import Growing
-from rookery.relay.taker import join, take_torrent
+from rookery.relay.taker import join, take_metadata
 
 LOOPBACK = "127.0.0.1"
 SHA, KEY = "ab" * 32, "cd" * 32
@@ -37,17 +37,17 @@ def endpoint(giver: Giver) -> str:
 
 
 def test_a_torrent_comes_whole(giver: Giver) -> None:
-    giver.put_torrent(SHA, Growing(TORRENT), KEY)
+    giver.put_metadata(SHA, Growing(TORRENT), KEY)
     torrent = Growing()
-    take_torrent(endpoint(giver), SHA, KEY, torrent, MOST, 10)
+    take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
     assert torrent.whole
     assert torrent.content() == TORRENT
 
 
 def test_what_is_there_is_passed_on_before_the_rest_has_come(giver: Giver) -> None:
     above, below = Growing(), Growing()
-    giver.put_torrent(SHA, above, KEY)
-    thread = threading.Thread(target=take_torrent, args=(endpoint(giver), SHA, KEY, below, MOST, 30))
+    giver.put_metadata(SHA, above, KEY)
+    thread = threading.Thread(target=take_metadata, args=(endpoint(giver), SHA, KEY, below, MOST, 30))
     thread.start()
     above.add(0, TORRENT[:1000], len(TORRENT))
     assert below.read(999, 1, 10) == TORRENT[999:1000]
@@ -61,9 +61,9 @@ def test_what_is_there_is_passed_on_before_the_rest_has_come(giver: Giver) -> No
 def test_a_child_may_be_there_before_its_parent_knows_anything(giver: Giver) -> None:
     giver.expect(SHA)
     torrent = Growing()
-    thread = threading.Thread(target=take_torrent, args=(endpoint(giver), SHA, KEY, torrent, MOST, 30))
+    thread = threading.Thread(target=take_metadata, args=(endpoint(giver), SHA, KEY, torrent, MOST, 30))
     thread.start()
-    giver.put_torrent(SHA, Growing(TORRENT), KEY)
+    giver.put_metadata(SHA, Growing(TORRENT), KEY)
     thread.join(20)
     assert torrent.content() == TORRENT
 
@@ -72,34 +72,34 @@ def test_another_parent_goes_on_where_the_first_broke_off(giver: Giver) -> None:
     half = Growing()
     half.add(0, TORRENT[:5000], len(TORRENT))
     half.close()
-    giver.put_torrent(SHA, half, KEY)
+    giver.put_metadata(SHA, half, KEY)
     torrent = Growing()
     with pytest.raises(RookeryError) as caught:
-        take_torrent(endpoint(giver), SHA, KEY, torrent, MOST, 10)
+        take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert len(torrent) == 5000
-    giver.put_torrent(SHA, Growing(TORRENT), KEY)
-    take_torrent(endpoint(giver), SHA, KEY, torrent, MOST, 10)
+    giver.put_metadata(SHA, Growing(TORRENT), KEY)
+    take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
     assert torrent.content() == TORRENT
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_who_does_not_know_the_key_gets_nothing(giver: Giver, known: bool) -> None:
     if known:
-        giver.put_torrent(SHA, Growing(TORRENT), KEY)
+        giver.put_metadata(SHA, Growing(TORRENT), KEY)
     torrent = Growing()
     with pytest.raises(RookeryError, match="not given here"):
-        take_torrent(endpoint(giver), SHA, "00" * 32, torrent, MOST, 10)
+        take_metadata(endpoint(giver), SHA, "00" * 32, torrent, MOST, 10)
     assert len(torrent) == 0
 
 
 def test_a_closing_parent_lets_its_children_go(giver: Giver) -> None:
-    giver.put_torrent(SHA, Growing(), KEY)
+    giver.put_metadata(SHA, Growing(), KEY)
     errors: list[RookeryError] = []
 
     def take() -> None:
         try:
-            take_torrent(endpoint(giver), SHA, KEY, Growing(), MOST, 60)
+            take_metadata(endpoint(giver), SHA, KEY, Growing(), MOST, 60)
         except RookeryError as error:
             errors.append(error)
 
@@ -113,9 +113,9 @@ def test_a_closing_parent_lets_its_children_go(giver: Giver) -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        pytest.param(HEADER.pack(Kind.TORRENT, MOST + 1, 4) + b"data", id="larger than any torrent"),
-        pytest.param(HEADER.pack(Kind.TORRENT, 0, 4) + b"data", id="of no size"),
-        pytest.param(HEADER.pack(Kind.TORRENT, 100, 1 << 20), id="a frame larger than frames are"),
+        pytest.param(HEADER.pack(Kind.METADATA, MOST + 1, 4) + b"data", id="larger than any torrent"),
+        pytest.param(HEADER.pack(Kind.METADATA, 0, 4) + b"data", id="of no size"),
+        pytest.param(HEADER.pack(Kind.METADATA, 100, 1 << 20), id="a frame larger than frames are"),
     ],
 )
 def test_a_parent_that_speaks_nonsense_is_refused(frame: bytes) -> None:
@@ -132,14 +132,14 @@ def test_a_parent_that_speaks_nonsense_is_refused(frame: bytes) -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(RookeryError) as caught:
-            take_torrent(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Growing(), MOST, 10)
+            take_metadata(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Growing(), MOST, 10)
         thread.join(20)
     assert caught.value.kind is ErrorKind.INVALID
 
 
 def test_a_parent_that_says_nothing_is_left() -> None:
     with socket.create_server((LOOPBACK, 0)) as listener, pytest.raises(RookeryError) as caught:
-        take_torrent(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Growing(), MOST, 10)
+        take_metadata(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Growing(), MOST, 10)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
