@@ -23,6 +23,7 @@ from pathlib import Path
 from rookery.errors import RookeryError
 from rookery.head import listeners
 from rookery.head.boot import dnsmasq, loaders, probe
+from rookery.head.build.installed import release_values
 from rookery.head.config import Config, DhcpMode, Paths
 from rookery.run import RunError, run, which
 
@@ -119,8 +120,8 @@ def family(os_release: str | None = None) -> str:
             os_release = Path("/etc/os-release").read_text()
         except OSError:
             return ""
-    values = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
-    names = f"{values.get('ID', '')} {values.get('ID_LIKE', '')}".replace('"', "").split()
+    values = release_values(os_release)
+    names = f"{values.get('ID', '')} {values.get('ID_LIKE', '')}".split()
     if {"debian", "ubuntu"} & set(names):
         return "debian"
     return "fedora" if {"fedora", "rhel", "centos"} & set(names) else ""

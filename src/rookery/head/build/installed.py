@@ -51,7 +51,13 @@ def _dpkg(text: str) -> list[tuple[str, str]]:
 
 def os_release(root: Path) -> dict[str, str]:
     """The values of a root's os-release(5); empty when it has none."""
-    text = _text(root, "usr/lib/os-release", MOST_RELEASE) or _text(root, "etc/os-release", MOST_RELEASE)
+    return release_values(
+        _text(root, "usr/lib/os-release", MOST_RELEASE) or _text(root, "etc/os-release", MOST_RELEASE)
+    )
+
+
+def release_values(text: str) -> dict[str, str]:
+    """The values of an os-release(5), which is shell syntax; those that are read here are plain or quoted words."""
     values = {}
     for line in text.splitlines():
         name, equals, value = line.partition("=")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import keys
+from rookery.head.build.installed import release_values
 from rookery.head.build.recipe import Recipe
 from rookery.run import run, which
 
@@ -236,13 +237,8 @@ def acquire_settings(proxy: str = "") -> tuple[str, ...]:
 
 
 def _is_same(distribution: str, suite: str, os_release: Path) -> bool:
-    """os-release(5) is shell syntax, of which the two values we need are plain or quoted words."""
     try:
-        lines = os_release.read_text().splitlines()
+        values = release_values(os_release.read_text())
     except OSError:
         return False
-    values = {}
-    for line in lines:
-        name, _, value = line.partition("=")
-        values[name] = value.strip().strip("\"'")
     return values.get("ID") == distribution and values.get("VERSION_CODENAME") == suite
