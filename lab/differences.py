@@ -49,30 +49,40 @@ TOP = Path(__file__).parent.parent
 RECIPE = TOP / "examples/recipes/bookworm.toml"
 PACKAGES = ("htop", "tmux", "lsof", "rsync")
 PIECE = 64 << 10
-LEVELS = ("3", "19")  # of zstd --patch-from
+LEVELS = ("3", "9", "12", "19", "22")  # of zstd --patch-from
 FILLS = (250, 1000)  # MB
 VERSIONS, VERSION_MB, CHANGED, PLACES = 100, 20, 0.05, 10
 
 
+ANY = 1 << 31  # groups: one for each part; depth: each directory is one
+
+
 @dataclass(frozen=True)
 class Case:
-    """Options of mksquashfs. grouped: parts of the tree have fragments of their own (build/squashfs.py). by_package:
-    the files of a package lie beside each other, and what no package owns at the end (`-sort`)."""
+    """Options of mksquashfs. grouped: parts of the tree have fragments of their own (build/squashfs.py); groups, depth:
+    of that. by_package: the files of a package lie beside each other, and what no package owns at the end (`-sort`).
+    memory: for mksquashfs, which holds a block of each group out of a quarter of it."""
 
     what: str
     block: str = "256K"
     grouped: bool = False
     by_package: bool = False
     options: tuple[str, ...] = ()
+    groups: int = squashfs.GROUPS
+    depth: int = squashfs.DEPTH
+    memory: str = squashfs.MEMORY
     chosen: bool = False
 
 
 CASES = (
     Case("256K, as mksquashfs does it"),
     Case("256K, fragments by part of the tree", grouped=True, chosen=True),
+    Case("256K, each directory by itself", grouped=True, groups=ANY, depth=ANY, memory="4G"),
+    Case("256K, directories in 256 groups", grouped=True, groups=256, depth=ANY),
+    Case("256K, parts two directories deep", grouped=True, depth=2),
     Case("256K, files sorted by package", by_package=True),
     Case("256K, by part, files sorted by package", grouped=True, by_package=True),
-    Case("256K, by part, tail ends in fragments", grouped=True, options=("-tailends",)),
+    Case("256K, by part, tail ends in fragments (-always-use-fragments)", grouped=True, options=("-tailends",)),
     Case("256K, by part, no duplicate check", grouped=True, options=("-no-duplicates",)),
     Case("256K, by part, inodes not compressed", grouped=True, options=("-noI",)),
     Case("256K, no fragments", options=("-no-fragments",)),
@@ -119,14 +129,14 @@ def _build(place: Path, more: Sequence[str]) -> None:
 def packed(case: Case, root: Path, to: Path) -> float:
     """Pack one root with one processor; the seconds that it took."""
     actions = to.with_suffix(".actions")
-    actions.write_bytes(squashfs.fragment_groups(root / "tree") if case.grouped else b"")
+    actions.write_bytes(squashfs.fragment_groups(root / "tree", case.groups, case.depth) if case.grouped else b"")
     grouping = ("-action-file", str(actions)) if case.grouped else ()
     order = to.with_suffix(".order")
     order.write_bytes(package_order(root / "tree") if case.by_package else b"")
     sorting = ("-sort", str(order)) if case.by_package else ()
     argv = (
         *("mksquashfs", str(root / "tree"), str(to), "-noappend", "-no-recovery", "-xattrs", "-no-progress"),
-        *("-comp", "zstd", "-Xcompression-level", str(squashfs.LEVEL), "-b", case.block, "-mem", squashfs.MEMORY),
+        *("-comp", "zstd", "-Xcompression-level", str(squashfs.LEVEL), "-b", case.block, "-mem", case.memory),
         *("-processors", "1", *grouping, *sorting, *case.options),
     )
     to.unlink(missing_ok=True)
@@ -143,7 +153,8 @@ def package_order(tree: Path) -> bytes:
     files_only = (
         name for name in owners if " " not in name and not (tree / name).is_symlink() and (tree / name).is_file()
     )
-    return "".join(f"{name} {30_000 - owners[name]}\n" for name in files_only).encode()
+    # A backslash (systemd's names of units have them) quotes what follows it.
+    return "".join("{} {}\n".format(name.replace("\\", "\\\\"), 30_000 - owners[name]) for name in files_only).encode()
 
 
 # -- what an update lacks
@@ -176,7 +187,7 @@ def lacking(old: ChunkIndex, new: ChunkIndex) -> dict[str, float]:
 def patch(old: Path, new: Path, level: str) -> float:
     """MB that zstd needs for the same update."""
     to = new.with_suffix(".patch")
-    run(["zstd", "-q", "-f", f"-{level}", "--long=28", f"--patch-from={old}", new, "-o", to], timeout=1800)
+    run(["zstd", "-q", "-f", "--ultra", f"-{level}", "--long=28", f"--patch-from={old}", new, "-o", to], timeout=1800)
     size = to.stat().st_size / MB
     to.unlink()
     return size

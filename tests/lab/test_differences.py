@@ -16,7 +16,7 @@ UPDATE = {"chunks": 2.8, "blocks": 3.2, "pieces": 4.0, "index": 0.1}
 
 def found(**changed: Any) -> dict[str, Any]:
     row = {
-        "case": {"what": "of choice", "chosen": True, "block": "256K"},
+        "case": {"what": "of choice", "chosen": True, "block": "256K", "options": []},
         "seconds": 20.0,
         "size": 74.0,
         "update": UPDATE,
@@ -29,12 +29,15 @@ def found(**changed: Any) -> dict[str, Any]:
     }
     fill = {"size": 250, "rate": 650.0, "worked": 700.0, "cp": 2000.0, "sha256": 1500.0, "memory": 3.0, "missing": 8.0}
     versions = {"versions": 100, "size": 20, "changes": 119.0, "plain": 2000.0}
-    options = [row | changed, row | {"case": {"what": "another", "chosen": False, "block": "1M"}}]
+    others = [
+        row | {"case": {"what": "large blocks", "chosen": False, "block": "1M", "options": []}, "size": 75.0},
+        row | {"case": {"what": "none", "chosen": False, "block": "256K", "options": ["-no-fragments"]}, "size": 80.0},
+    ]
     return {
         "version": "0",
         "processor": "a processor",
         "packages": ["one", "two"],
-        "options": options,
+        "options": [row | changed, *others],
         "fill": [fill],
         "versions": versions,
     }
@@ -46,6 +49,8 @@ def test_the_page_says_what_was_found() -> None:
     assert "| in parts of the patch | **1.80** |" in text
     assert "| **of choice** |" in text
     assert "**1.05** times" in text
+    assert "the image is 8.1% larger" in text
+    assert "has 1.014 times the size" in text
     assert total(found()["options"][0]) == pytest.approx(3.42)
     assert list(wrong(found())) == []
 
@@ -62,6 +67,14 @@ def test_the_page_says_what_was_found() -> None:
 def test_what_is_beyond_its_bound_is_said(changed: dict[str, Any], fault: str) -> None:
     (said,) = wrong(found(**changed))
     assert fault in said
+
+
+def test_versions_that_take_much_more_than_their_changes_are_said() -> None:
+    here = found()
+    here["versions"] |= {"packed": 156.0, "pack": 0.1, "back": 0.1}
+    assert list(wrong(here)) == []
+    here["versions"]["packed"] = 300.0
+    assert ["changes are 119 MB" in said for said in wrong(here)] == [True]
 
 
 def test_what_an_update_lacks_is_counted_in_chunks_blocks_and_pieces() -> None:

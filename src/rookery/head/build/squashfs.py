@@ -91,9 +91,10 @@ def memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def fragment_groups(tree: Path) -> bytes:
+def fragment_groups(tree: Path, groups: int = GROUPS, depth: int = DEPTH) -> bytes:
     """The actions (mksquashfs, `-action-file`) that put the small files of a part of the tree into fragments of their
-    own. A part is a directory and all below at the depth of `usr/share/zoneinfo`, and each one above it by itself.
+    own. A part is a directory and all below at `depth` (3: that of `usr/share/zoneinfo`), and each one above it by
+    itself.
 
     Which group that is depends on the path alone. The few parts with strange names, or that do not fit into a line,
     stay in the common fragments.
@@ -102,10 +103,10 @@ def fragment_groups(tree: Path) -> bytes:
     found: dict[int, set[bytes]] = {}
     for place, _, names in os.walk(top):
         path = os.path.relpath(place, top)
-        part = b"/".join(path.split(b"/")[:DEPTH])
+        part = b"/".join(path.split(b"/")[:depth])
         if names and path != b"." and _PLAIN.fullmatch(part):
-            test = b'subpathname("%s")' if part.count(b"/") == DEPTH - 1 else b'pathname("%s/*")'
-            found.setdefault(zlib.crc32(part) % GROUPS, set()).add(test % part)
+            test = b'subpathname("%s")' if part.count(b"/") == depth - 1 else b'pathname("%s/*")'
+            found.setdefault(zlib.crc32(part) % groups, set()).add(test % part)
     lines = []
     for group, tests in sorted(found.items()):
         line = b""
