@@ -101,6 +101,18 @@ def small_root(root: Path) -> Path:
 
 
 @pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    where = tmp_path / "small"
+    where.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=16m", "rookery-test", where])
+    try:
+        yield where
+    finally:
+        run(["umount", "-l", where])
+
+
+@pytest.fixture
 def make_root() -> Callable[[Path], Path]:
     return small_root
 

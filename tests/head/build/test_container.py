@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import socket
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import builder, image
 from rookery.head.build.container import ARCHITECTURES, ContainerBuilder
@@ -162,8 +164,9 @@ def test_an_image_is_unpacked_exactly(kept: str, small: Path, tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "build").stat().st_mode) == 0o700
     assert os.listdir(tmp_path / "build/scratch") == []
     stages = list(dict.fromkeys(progress.stage for progress in told))
-    assert stages[0] == "fetching the container"
-    assert stages[-2:] == ["looking through the layers", "unpacking the layers"]
+    assert stages[kept.startswith("docker-archive")] == "fetching the container"
+    zstd = ["unpacking zstd layers"] if "/zstd:" in kept else []
+    assert stages[-2 - len(zstd) :] == ["looking through the layers", *zstd, "unpacking the layers"]
 
 
 @pytest.fixture
@@ -253,6 +256,91 @@ def test_a_bomb_is_refused_before_it_goes_off(images: Images, tmp_path: Path) ->
     error = refused(Recipe(container=made, limits=Limits(bytes=100 << 20)), tmp_path / "build")
     assert (error.kind, str(error)) == (ErrorKind.TOO_LARGE, f"{made} holds more than {100 << 20} bytes")
     assert not (tmp_path / "build/tree").exists()
+
+
+MOST_OF_IT = 64 << 20  # bytes: four times as much as there is on the small disk
+
+
+def zeros(images: Images, tmp_path: Path, where: str) -> str:
+    """An image that is small, and whose one layer unpacks to many bytes: a file's, or those after the archive's end."""
+    layer = images.layer(("bomb", bytes(MOST_OF_IT if where == "a file" else 1)))
+    if where != "a file":
+        os.truncate(layer, layer.stat().st_size + MOST_OF_IT)
+    return images.make("bomb", layer)
+
+
+def repacked(made: str, form: str, tmp_path: Path) -> str:
+    """The same image as zstd layers, or as an archive that is compressed as a whole."""
+    if form == "zstd":
+        run(["skopeo", "copy", "--dest-compress-format", "zstd", made, f"oci:{tmp_path}/{form}:a"])
+        return f"oci:{tmp_path}/{form}:a"
+    run(["skopeo", "copy", made, f"{form}:{tmp_path}/{form}:a:1"])
+    if form == "oci-archive":  # whose layers are packed already: the bomb is around them
+        os.truncate(tmp_path / form, (tmp_path / form).stat().st_size + MOST_OF_IT)
+    run(["gzip", tmp_path / form])
+    return f"{form}:{tmp_path}/{form}.gz:a:1"
+
+
+@pytest.mark.parametrize("form", ["zstd", "docker-archive", "oci-archive"])
+@pytest.mark.parametrize("where", ["a file", "after the end"])
+def test_what_skopeo_would_unpack_is_refused_before_it(
+    images: Images, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, where: str
+) -> None:
+    made = repacked(zeros(images, tmp_path, where), form, tmp_path)
+    monkeypatch.setattr(image, "SPACE", 1 << 20)
+    work, told, most = small_disk / "work", list[str](), 0
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal most
+        most = max(most, shutil.disk_usage(small_disk).used)
+        told.append(progress.stage)
+
+    for limits, kind, words in (
+        (Limits(), ErrorKind.NO_SPACE, "not enough space for unpacking"),
+        (Limits(bytes=MOST_OF_IT - 1), ErrorKind.TOO_LARGE, f"{made} holds more than {MOST_OF_IT - 1} bytes"),
+    ):
+        with pytest.raises(RookeryError) as caught:
+            image.build(Recipe(container=made, limits=limits), work, on_progress)
+        assert caught.value.kind is kind
+        assert words in str(caught.value)
+        assert os.listdir(work) == []
+    assert not {"unpacking zstd layers", "unpacking the layers"} & set(told)
+    assert ("fetching the container" in told) == (form == "zstd")
+    assert most < 2 << 20
+
+
+@pytest.mark.parametrize("form", ["oci", "zstd"])
+def test_a_disk_that_fills_up_after_the_look_is_told(
+    images: Images, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    made = images.make("a", images.layer(("noise", os.urandom(3 << 20))))
+    made = repacked(made, form, tmp_path) if form == "zstd" else made
+    require = files.require_space
+
+    def others_take_it(directory: Path, needed: int, what: str) -> None:
+        require(directory, needed, what)
+        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(small_disk).free - (1 << 19))
+
+    with (small_disk / "filler").open("wb") as filler, monkeypatch.context() as patch:
+        patch.setattr(files, "require_space", others_take_it)
+        error = refused(Recipe(container=made), small_disk / "build")
+    assert error.kind is ErrorKind.NO_SPACE, error.record.details
+    assert str(error) == f"no space left to unpack {made} in {small_disk}/build/scratch"
+    (small_disk / "filler").unlink()
+    run(["rm", "-rf", small_disk / "build"])
+    built(Recipe(container=made), small_disk / "build")
+    assert (small_disk / "build/tree/noise").stat().st_size == 3 << 20
+
+
+def test_a_disk_that_is_full_is_told(images: Images, small_disk: Path, tmp_path: Path) -> None:
+    made = images.make("a", images.layer(("noise", os.urandom(3 << 20))))
+    with (small_disk / "filler").open("wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, 15 << 20)
+    error = refused(Recipe(container=made), small_disk / "build")
+    assert (error.kind, str(error)) == (
+        ErrorKind.NO_SPACE,
+        f"no space left to fetch {made} in {small_disk}/build/scratch",
+    )
 
 
 def test_an_image_without_kernel_and_init_is_told_so(

@@ -36,7 +36,7 @@ def archive(path: Path, *entries: tarfile.TarInfo, form: int = tarfile.PAX_FORMA
 
 def looked(path: Path, limits: Limits = ENOUGH, *, layers: bool = True) -> guard.Guard:
     rules = guard.Guard("it", limits, layers=layers)
-    for found in guard.scan(path, lambda done: None, threading.Event()):
+    for found in guard.scan(path, lambda done: None, threading.Event(), rules.stream):
         rules.look(found)
     return rules
 
@@ -170,6 +170,20 @@ def test_bombs(tmp_path: Path) -> None:
     assert "more than 100 files" in str(refused(many, Limits(entries=100)))
     claimed = archive(tmp_path / "claimed.tar", entry("x", size=1 << 20))
     assert "more than 1048575 bytes" in str(refused(claimed, Limits(bytes=(1 << 20) - 1)))
+
+
+@pytest.mark.parametrize("what", ["headers", "after the end"])
+def test_bombs_without_a_file(tmp_path: Path, what: str) -> None:
+    """What GNU tar and umoci pass over fills the disk of those who decompress the whole."""
+    if what == "headers":
+        data = header(lambda block: block.__setitem__(slice(156, 157), b"x")) * 8192
+    else:
+        data = archive(tmp_path / "fine.tar", entry("x")).read_bytes() + bytes(4 << 20)
+    (tmp_path / "a.tar").write_bytes(data)
+    run(["zstd", "-q", tmp_path / "a.tar"])
+    assert (tmp_path / "a.tar.zst").stat().st_size < 4096
+    error = refused(tmp_path / "a.tar.zst", Limits(bytes=1 << 20))
+    assert (error.kind, str(error)) == (ErrorKind.TOO_LARGE, f"it holds more than {1 << 20} bytes")
 
 
 def header(change: Callable[[bytearray], None]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab import netns
-from rookery.run import PIPE, Child, run
+from rookery.run import PIPE, Child
 
 HERE = Path(__file__).parent
 PATIENCE = 60.0  # s, against hanging only
@@ -133,15 +133,3 @@ class Swarm:
 def swarm(tmp_path: Path) -> Iterator[Swarm]:
     with netns.room() as room, contextlib.ExitStack() as stack:
         yield Swarm(room, tmp_path, stack)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB."""
-    where = tmp_path / "small"
-    where.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=16m", "rookery-test", where])
-    try:
-        yield where
-    finally:
-        run(["umount", "-l", where])

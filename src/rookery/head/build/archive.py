@@ -128,7 +128,7 @@ def _unpack(source: Path, recipe: Recipe, site: BuildSite) -> tuple[str, ...]:
         site.on_progress(Progress("looking through the archive", done, total, "bytes"))
 
     acls = False
-    for entry in guard.scan(source, told, site.cancel):
+    for entry in guard.scan(source, told, site.cancel, rules.stream):
         rules.look(entry)
         acls = acls or entry.acl
     if rules.entries == 0:

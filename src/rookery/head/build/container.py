@@ -25,6 +25,8 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _TAG = "image"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_DOCUMENT = 16 << 20  # bytes of an index, a manifest or a configuration
+_ARCHIVES = ("docker-archive", "oci-archive")
+_NOTHING = 1 << 20  # bytes: less is a full disk
 _ZSTD = "+zstd"  # how the media type of a layer ends that umoci cannot unpack
 
 
@@ -49,10 +51,9 @@ class ContainerBuilder:
         """See Builder.build."""
         site.tree.parent.chmod(0o700)  # what is unpacked may have programs with the set-user-ID bit, and devices
         layout = site.scratch / "layout"
+        _look_at_archive(recipe, site)
         _fetch(recipe, layout, site)
         image = _read(layout)
-        if image.zstd:
-            image = _repack(layout, site)
         wanted = ARCHITECTURES[recipe.architecture]
         if image.architecture != wanted:
             raise RookeryError(
@@ -60,12 +61,34 @@ class ContainerBuilder:
                 kind=ErrorKind.INVALID,
                 hint="name another image, or the recipe's 'architecture'",
             )
-        size = _look_through(recipe, image, site.on_progress, site.cancel)
-        files.require_space(site.tree.parent, size, "unpacking the container")
-        _unpack(layout, site, len(image.layers))
+        rules = _look_through(recipe, image, site.on_progress, site.cancel)
+        # Plain layers are gone again before the root is unpacked.
+        needed = max(rules.size, rules.streamed) if image.zstd else rules.size
+        files.require_space(site.tree.parent, needed, "unpacking the container")
+        if image.zstd:
+            _repack(recipe, layout, site)
+        _unpack(recipe, layout, site, len(image.layers))
         shutil.rmtree(layout)
         apply.apply(site.tree, recipe, site.scratch, site.on_progress, site.cancel, site.network_namespace)
         return BuiltTree(installed.packages(site.tree, cancel=site.cancel))
+
+
+def _look_at_archive(recipe: Recipe, site: BuildSite) -> None:
+    """Hold the limits over what skopeo unpacks when it opens an archive: to its temporary files goes the whole of a
+    compressed docker-archive, and every file of an oci-archive."""
+    kind, path = recipe.container.split(":")[:2]
+    source = Path(path)
+    if kind not in _ARCHIVES or not source.is_file():  # skopeo tells what is wrong with it
+        return
+    rules, total = guard.Guard(recipe.container, recipe.limits, layers=False), source.stat().st_size
+
+    def told(done: int) -> None:
+        site.on_progress(Progress("looking through the archive", done, total, "bytes"))
+
+    for entry in guard.scan(source, told, site.cancel, rules.stream):
+        rules.count(1, entry.size)
+    if kind == "oci-archive" or guard.compressor(source):
+        files.require_space(site.scratch, max(rules.size, rules.streamed), f"unpacking {source}")
 
 
 def _fetch(recipe: Recipe, layout: Path, site: BuildSite) -> None:
@@ -82,7 +105,7 @@ def _fetch(recipe: Recipe, layout: Path, site: BuildSite) -> None:
             {"http_proxy": recipe.proxy, "https_proxy": recipe.proxy} if recipe.proxy else {},
         )
     except RunError as error:
-        raise _explained(recipe.container, error) from error
+        raise _full(error, f"fetch {recipe.container}", site) or _explained(recipe.container, error) from error
 
 
 def _skopeo(
@@ -103,6 +126,20 @@ def _skopeo(
     )
 
 
+def _full(error: RunError, what: str, site: BuildSite) -> RookeryError | None:
+    """When the disk was full, the error that says so. Go's copying calls that a short write; umoci often dies of a
+    fault in its decompressor then, and says nothing of the disk."""
+    said = re.search("no space left|disk quota exceeded|short write", error.record.details, re.IGNORECASE)
+    if not said and shutil.disk_usage(site.scratch).free >= _NOTHING:
+        return None
+    return RookeryError(
+        f"no space left to {what} in {site.scratch}",
+        kind=ErrorKind.NO_SPACE,
+        details=error.record.details,
+        hint="free some space there, or move the directory to a larger file system",
+    )
+
+
 def _explained(container: str, error: RunError) -> RookeryError:
     said = error.completed.stdout
     known = (
@@ -114,7 +151,6 @@ def _explained(container: str, error: RunError) -> RookeryError:
         (r"manifest unknown|name unknown|not found in|No descriptor found", ErrorKind.NOT_FOUND, "the registry has no"),
         (r"unauthorized|authentication required|denied", ErrorKind.UNAUTHORIZED, "not allowed to fetch"),
         (r"connection refused|no such host|i/o timeout|network is unreachable", ErrorKind.UNAVAILABLE, "cannot reach"),
-        (r"no space left", ErrorKind.NO_SPACE, "no space left to fetch"),
     )
     for pattern, kind, words in known:
         if re.search(pattern, said, re.IGNORECASE):
@@ -127,24 +163,38 @@ def _explained(container: str, error: RunError) -> RookeryError:
     return RookeryError(f"cannot fetch the container {container}", details=error.record.details)
 
 
-def _repack(layout: Path, site: BuildSite) -> _Image:
+def _repack(recipe: Recipe, layout: Path, site: BuildSite) -> None:
     """Unpack zstd layers to plain ones, by the only way that skopeo has for it."""
     plain, stage = site.scratch / "plain", "unpacking zstd layers"
-    _skopeo([], ["--dest-decompress", f"oci:{layout}:{_TAG}", f"dir:{plain}"], site, stage)
-    shutil.rmtree(layout)
-    _skopeo([], [f"dir:{plain}", f"oci:{layout}:{_TAG}"], site, stage)
+    try:
+        _skopeo([], ["--dest-decompress", f"oci:{layout}:{_TAG}", f"dir:{plain}"], site, stage)
+        shutil.rmtree(layout)
+        _skopeo([], [f"dir:{plain}", f"oci:{layout}:{_TAG}"], site, stage)
+    except RunError as error:
+        raise _full(error, f"unpack {recipe.container}", site) or RookeryError(
+            f"cannot unpack the zstd layers of {recipe.container}",
+            details=error.record.details,
+            hint="make it again with gzip layers: 'skopeo copy --dest-compress-format gzip'",
+        ) from error
     shutil.rmtree(plain)
-    return _read(layout)
 
 
 def _read(layout: Path) -> _Image:
     """Follow the layout's index to the configuration and the layers. skopeo has checked every digest."""
-    index = _document(layout / "index.json")
-    manifest = _document(_blob(layout, index["manifests"][0]))
-    config = _document(_blob(layout, manifest["config"]))
-    layers = manifest["layers"]
-    packed = any(str(layer.get("mediaType", "")).endswith(_ZSTD) for layer in layers)
-    return _Image(str(config.get("architecture", "")), tuple(_blob(layout, layer) for layer in layers), packed)
+    try:
+        index = _document(layout / "index.json")
+        manifest = _document(_blob(layout, index["manifests"][0]))
+        config = _document(_blob(layout, manifest["config"]))
+        layers = manifest["layers"]
+        packed = any(str(layer.get("mediaType", "")).endswith(_ZSTD) for layer in layers)
+        return _Image(str(config.get("architecture", "")), tuple(_blob(layout, layer) for layer in layers), packed)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RookeryError(
+            "the container's description is no description",
+            kind=ErrorKind.INVALID,
+            details=str(error),
+            hint="'skopeo inspect --config' shows what it says of itself",
+        ) from error
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -152,7 +202,7 @@ def _document(path: Path) -> dict[str, Any]:
         raise RookeryError("the container's description is too large", kind=ErrorKind.TOO_LARGE)
     document = json.loads(path.read_bytes())
     if not isinstance(document, dict):
-        raise RookeryError("the container's description is no description", kind=ErrorKind.INVALID)
+        raise TypeError(f"{path.name} is no table")
     return document
 
 
@@ -163,8 +213,8 @@ def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
     return layout / "blobs/sha256" / digest.removeprefix("sha256:")
 
 
-def _look_through(recipe: Recipe, image: _Image, on_progress: OnProgress, cancel: threading.Event) -> int:
-    """Hold the rules over all layers; returns the bytes that they unpack to."""
+def _look_through(recipe: Recipe, image: _Image, on_progress: OnProgress, cancel: threading.Event) -> guard.Guard:
+    """Hold the rules over all layers."""
     rules = guard.Guard(recipe.container, recipe.limits, layers=True)
     total, before = sum(layer.stat().st_size for layer in image.layers), 0
     for layer in image.layers:
@@ -172,13 +222,13 @@ def _look_through(recipe: Recipe, image: _Image, on_progress: OnProgress, cancel
         def told(done: int, before: int = before) -> None:
             on_progress(Progress("looking through the layers", before + done, total, "bytes"))
 
-        for entry in guard.scan(layer, told, cancel):
+        for entry in guard.scan(layer, told, cancel, rules.stream):
             rules.look(entry)
         before += layer.stat().st_size
-    return rules.size
+    return rules
 
 
-def _unpack(layout: Path, site: BuildSite, layers: int) -> None:
+def _unpack(recipe: Recipe, layout: Path, site: BuildSite, layers: int) -> None:
     done = 0
 
     def on_line(line: str) -> None:
@@ -188,4 +238,9 @@ def _unpack(layout: Path, site: BuildSite, layers: int) -> None:
 
     on_line("")
     words = [*apart(), "umoci", "--log=info", "raw", "unpack", "--image", f"{layout}:{_TAG}", str(site.tree)]
-    run(words, on_line=on_line, cancel=site.cancel, hint="'skopeo copy' of it into a new layout may repair it")
+    try:
+        run(words, on_line=on_line, cancel=site.cancel, hint="'skopeo copy' of it into a new layout may repair it")
+    except RunError as error:
+        if full := _full(error, f"unpack {recipe.container}", site):
+            raise full from error
+        raise

@@ -21,6 +21,7 @@ from rookery.head.build.recipe import Limits
 from rookery.run import PIPE, spawn
 
 BLOCK = 512
+_PIECE = 1 << 20
 MOST_HEADER = 1 << 20  # bytes of one extended header: names and attributes
 REGULAR, HARD, SYMBOLIC, DIRECTORY, FIFO = b"0", b"1", b"2", b"5", b"6"
 DEVICES = (b"3", b"4")
@@ -53,20 +54,28 @@ def compressor(path: Path) -> str:
     return next((name for magic, name in _MAGIC if start.startswith(magic)), "")
 
 
-def scan(path: Path, on_bytes: Callable[[int], None], cancel: threading.Event) -> Iterator[Entry]:
-    """The entries of a tar archive, compressed or not. on_bytes: gets how much of the file was read so far.
+def scan(
+    path: Path,
+    on_bytes: Callable[[int], None],
+    cancel: threading.Event,
+    streamed: Callable[[int], None] = lambda _count: None,
+) -> Iterator[Entry]:
+    """The entries of a tar archive, compressed or not, which is read to its very end: what follows the mark of an
+    archive's end comes out of a decompressor as well. on_bytes: gets how much of the file was read so far. streamed:
+    gets the length of every piece of the decompressed archive (see Guard.stream).
 
     Raises RookeryError `corrupt` for what is no archive, or a cut one, and `cancelled`.
     """
     program = compressor(path)
     with path.open("rb") as file:
         if not program:
-            yield from _entries(_Stream(file, path.name, lambda: on_bytes(file.tell()), cancel))
+            yield from _entries(_Stream(file, path.name, lambda: on_bytes(file.tell()), cancel, streamed))
             return
         with spawn([program, "-dc"], stdin=file, stdout=PIPE) as child:
             assert child.stdout is not None
             # The child reads from the same open file, so its place there is ours.
-            stream = _Stream(child.stdout, path.name, lambda: on_bytes(os.lseek(file.fileno(), 0, os.SEEK_CUR)), cancel)
+            place = lambda: on_bytes(os.lseek(file.fileno(), 0, os.SEEK_CUR))  # noqa: E731
+            stream = _Stream(child.stdout, path.name, place, cancel, streamed)
             yield from _entries(stream)
             if stream.ended and child.wait() != 0:
                 raise stream.broken(f"{program} cannot unpack it")
@@ -75,14 +84,21 @@ def scan(path: Path, on_bytes: Callable[[int], None], cancel: threading.Event) -
 class _Stream:
     """Reads whole pieces, and passes over others."""
 
-    def __init__(self, file: IO[bytes], name: str, told: Callable[[], None], cancel: threading.Event) -> None:
-        self._file, self._name, self._told, self._cancel = file, name, told, cancel
+    def __init__(
+        self,
+        file: IO[bytes],
+        name: str,
+        told: Callable[[], None],
+        cancel: threading.Event,
+        streamed: Callable[[int], None],
+    ) -> None:
+        self._file, self._name, self._told, self._cancel, self._streamed = file, name, told, cancel, streamed
         self.ended = False  # without the mark of an archive's end
 
     def take(self, size: int, *, ends: bool = False) -> bytes:
         if size > MOST_HEADER:
             raise self.broken(f"a header of {size} bytes")
-        data = self._file.read(size)
+        data = self._read(size)
         self.ended = ends and not data
         if len(data) < size and not self.ended:
             raise self.broken("it ends too early")
@@ -91,13 +107,23 @@ class _Stream:
     def skip(self, size: int) -> None:
         left = size
         while left > 0:
-            if self._cancel.is_set():
-                raise RookeryError("looking through the archive was cancelled", kind=ErrorKind.CANCELLED)
-            piece = self._file.read(min(left, 1 << 20))
+            piece = self._read(min(left, _PIECE))
             if not piece:
                 raise self.broken("it ends too early")
             left -= len(piece)
         self._told()
+
+    def drain(self) -> None:
+        """Read what is left."""
+        while self._read(_PIECE):
+            self._told()
+
+    def _read(self, size: int) -> bytes:
+        if self._cancel.is_set():
+            raise RookeryError("looking through the archive was cancelled", kind=ErrorKind.CANCELLED)
+        data = self._file.read(size)
+        self._streamed(len(data))
+        return data
 
     def broken(self, what: str) -> RookeryError:
         return RookeryError(
@@ -110,6 +136,7 @@ class _Stream:
 def _entries(stream: _Stream) -> Iterator[Entry]:
     try:
         yield from _parsed(stream)
+        stream.drain()
     except ValueError as error:
         raise stream.broken(f"a header that nobody can read ({error})") from error
 
@@ -203,7 +230,7 @@ class Guard:
         self._what, self._limits, self._layers = what, limits, layers
         self._links: dict[str, str] = {}
         self._parent = ""
-        self.entries = self.size = 0
+        self.entries = self.size = self.streamed = 0
 
     def look(self, entry: Entry) -> None:
         """Take one more entry into account. Raises RookeryError `invalid`, or `too-large` beyond the limits."""
@@ -227,9 +254,18 @@ class Guard:
         """Add to the entries and bytes. Raises `too-large` beyond the limits."""
         self.entries += entries
         self.size += size
+        self._hold()
+
+    def stream(self, size: int) -> None:
+        """Add to the bytes of the decompressed archives: their headers, and what follows their ends, fill a disk, too.
+        Raises as `count`."""
+        self.streamed += size
+        self._hold()
+
+    def _hold(self) -> None:
         for count, most, key, unit in (
             (self.entries, self._limits.entries, "entries", "files"),
-            (self.size, self._limits.bytes, "bytes", "bytes"),
+            (max(self.size, self.streamed), self._limits.bytes, "bytes", "bytes"),
         ):
             if count > most:
                 raise RookeryError(

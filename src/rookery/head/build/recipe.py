@@ -69,7 +69,8 @@ class IdentityRules:
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a container or an archive may hold: entries, and bytes of its files when unpacked."""
+    """The most that a container or an archive may hold: entries, and bytes: of its files
+    when unpacked, and of the archives that they come in, decompressed."""
 
     entries: int = 2_000_000
     bytes: int = 64 << 30
