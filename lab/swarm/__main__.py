@@ -40,10 +40,12 @@ examples:
   python -m lab.swarm --only together --nodes 8,16
   python -m lab.swarm --only faults,racks --sizes 64 --rate 100
   python -m lab.swarm --only together --sizes 16 --rate 50 --nodes 4 --output /dev/shm/try
+  python -m lab.swarm --only others --sizes 256 --nodes 8 --systems uftp,udpcast,aria2 --keep
   python -m lab.swarm --draw                              tables and plots again from swarm.json
 
 sizes are MB (10^6 bytes), rates Mbit/s of every link each way. T(1) of a part is measured in the same run; a part that
-is run again replaces its rows in swarm.json, the others stay.
+is run again replaces its rows in swarm.json (with --keep only those of the same load, number and system), the others
+stay.
 """
 
 
@@ -75,13 +77,13 @@ def _measure(given: argparse.Namespace) -> list[Row]:
     netns.require()
     place = HeadPlace(given.directory.resolve())
     place.prepare()
-    bench = Bench(place, Wanted(given.sizes, given.rate, given.nodes, given.seed))
+    bench = Bench(place, Wanted(given.sizes, given.rate, given.nodes, given.seed, given.systems))
     given.output.mkdir(parents=True, exist_ok=True)
     book, rows = Book(given.output / "swarm.json"), []
     for part in given.only:
         began = time.monotonic()
         made = list(PARTS[part](bench))
-        book.put(part, made, dt.datetime.now(dt.UTC).date().isoformat())
+        book.put(part, made, dt.datetime.now(dt.UTC).date().isoformat(), given.keep)
         say(f"{part}: {time.monotonic() - began:.0f} s")
         rows += made
     return rows
@@ -106,9 +108,11 @@ def _arguments() -> argparse.Namespace:
     add("--sizes", type=_numbers, default=(), metavar="MB,…", help="of the file (256; unequal 128, others 64)")
     add("--rate", type=_numbers, default=(), metavar="MBIT,…", help="of every link (50; together 25, others 100)")
     add("--nodes", type=_numbers, default=(), metavar="N,…", help="how many (16; together 8,16,32,64; others 2,4,8,16)")
+    add("--systems", type=_words, default=(), metavar="NAME,…", help="of others: whom to race against (all)")
     add("--seed", type=int, default=1, help="of the dice: who comes when, who dies (1)")
     add("--directory", type=Path, default=TOP / ".cache" / "swarm", help="where the head lives (.cache/swarm)")
     add("--output", type=Path, default=TOP / "docs" / "benchmarks", help="where the results go (docs/benchmarks)")
+    add("--keep", action="store_true", help="rows of a part with another size, rate, number or system stay")
     add("--json", action="store_true", help="print the rows of this run as JSON at the end")
     add("--draw", action="store_true", help="measure nothing; write the tables and plots of swarm.json again")
     return parser.parse_args()
@@ -119,6 +123,10 @@ def _parts(text: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in PARTS]:
         raise argparse.ArgumentTypeError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     return names
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

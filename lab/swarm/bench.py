@@ -23,12 +23,13 @@ DISTURBED = 15.0  # percent of the processor before the start
 @dataclass(frozen=True)
 class Wanted:
     """What the command line asked for; a part has its own numbers where it is empty. sizes: MB. rates: Mbit/s.
-    nodes: how many. seed: of the dice."""
+    nodes: how many. seed: of the dice. systems: parts of the names of those that Rookery is raced against."""
 
     sizes: tuple[int, ...] = ()
     rates: tuple[int, ...] = ()
     nodes: tuple[int, ...] = ()
     seed: int = 1
+    systems: tuple[str, ...] = ()
 
     def loads(self, size: int, rate: int) -> list[Load]:
         """Every size with every rate; `size` and `rate` when none was asked for."""

@@ -60,11 +60,10 @@ def others(bench: Bench) -> Iterator[Row]:
     for load in bench.wanted.loads(64, 100):
         alone = bench.alone(load, "others")
         yield alone
+        wanted = bench.wanted.systems or ("",)
+        rivals = [one for one in systems(load.rate * MBIT) if any(name in one.name for name in wanted)]
         for count in sorted(set(bench.wanted.nodes or (2, 4, 8, 16)) - {1}):
-            rows = [
-                _raced(bench, load, count, system, alone)
-                for system in (Rookery(bench.place, load), *systems(load.rate * MBIT))
-            ]
+            rows = [_raced(bench, load, count, system, alone) for system in (Rookery(bench.place, load), *rivals)]
             yield judged(rows[0], rows[1:])
             yield from rows[1:]
 

@@ -168,11 +168,20 @@ class Book:
         """What a part was measured on."""
         return dict(self._parts[part]["machine"])
 
-    def put(self, part: str, rows: Iterable[Row], date: str) -> None:
-        """Replace a part's rows and write the file. date: ISO, of the run."""
+    def put(self, part: str, rows: Iterable[Row], date: str, keep: bool = False) -> None:
+        """Replace a part's rows and write the file. date: ISO, of the run. keep: those of another load, number of
+        nodes or system stay, against the T(1) of their own run."""
         whole = [{**asdict(row), "last": row.last, "mean": row.mean, "ratio": row.ratio} for row in rows]
+        if keep and part in self._parts:
+            new = {_key(row) for row in whole}
+            whole += [row for row in self._parts[part]["rows"] if _key(row) not in new]
+            whole.sort(key=lambda row: (row["size"], -row["rate"], row["nodes"]))
         self._parts[part] = {"date": date, "machine": machine(), "rows": whole}
         files.write_atomic(self._path, (json.dumps({"format": FORMAT, "parts": self._parts}) + "\n").encode(), 0o644)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["size"], row["rate"], row["nodes"], row["system"], row["case"]
 
 
 def _row(raw: Mapping[str, Any]) -> Row:

@@ -90,7 +90,7 @@ def _line(row: Row, systems: bool) -> str:
 
 
 def _limits(rows: Iterable[Row]) -> list[str]:
-    lines = ["| limit | N | measured | at most | held |", "|---|---|---|---|---|"]
+    lines = ["| limit | MB, Mbit/s | N | measured | at most | held |", "|---|---|---|---|---|---|"]
     for row in rows:
         of = f"{row.case}: " if row.case not in ("together", "race") else ""
         lines += [_limit(of, row, check) for check in row.checks]
@@ -102,4 +102,4 @@ def _limit(of: str, row: Row, check: Check) -> str:
     held = "yes" if check.held else "**no**"
     if not check.held and row.busy:
         held += " (processor)"
-    return f"| {of}{check.what} | {row.nodes} | {measured} | {check.limit:g} | {held} |"
+    return f"| {of}{check.what} | {row.size}, {row.rate} | {row.nodes} | {measured} | {check.limit:g} | {held} |"

@@ -140,6 +140,20 @@ def test_rows_stay_in_the_book_and_a_part_replaces_its_own(tmp_path: Path) -> No
     assert again["together"][1].busy
 
 
+def test_rows_of_another_number_or_system_stay_when_they_are_to_be_kept(tmp_path: Path) -> None:
+    book = Book(tmp_path / "swarm.json")
+    book.put("others", [*ROWS["others"], row("others", "race", system="uftp", nodes=4)], "2026-01-01")
+    new = [row("others", "race", system="udpcast", seconds=(5.0,)), row("others", "race", system="uftp", nodes=2)]
+    book.put("others", new, "2026-01-02", keep=True)
+    kept = Book(tmp_path / "swarm.json").rows["others"]
+    assert [(one.nodes, one.system, one.last) for one in kept] == [
+        (2, "uftp", 3.0),
+        (4, "uftp", 3.0),
+        (8, "udpcast", 5.0),
+        (8, "Rookery", 3.0),
+    ]
+
+
 def test_the_page_says_what_held_and_where_the_processor_was_the_limit(tmp_path: Path) -> None:
     book = Book(tmp_path / "swarm.json")
     checked = row(
@@ -150,7 +164,7 @@ def test_the_page_says_what_held_and_where_the_processor_was_the_limit(tmp_path:
     assert "| curl from nginx | 1 | 2.70 |" in page
     assert "| together | 8 | 3.00 | 2.95 | 1.071 | 1.020 |" in page
     assert "91 **!**" in page
-    assert "| T(N) / T(1) | 8 | 1.070 | 1.05 | **no** (processor) |" in page
+    assert "| T(N) / T(1) | 16, 50 | 8 | 1.070 | 1.05 | **no** (processor) |" in page
 
 
 def test_every_plot_is_drawn_and_the_same_rows_give_the_same_file(tmp_path: Path) -> None:
