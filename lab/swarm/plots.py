@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -43,9 +44,21 @@ def _figures(rows: Mapping[str, Rows]) -> list[tuple[str, Figure]]:
     return found
 
 
+def _load(row: Row) -> tuple[int, int]:
+    """Its size (MB) and rate (Mbit/s)."""
+    return row.size, row.rate
+
+
+def _fullest(rows: Rows, key: Callable[[Row], tuple[int, ...]]) -> list[Row]:
+    """The rows that have one value of `key` in common: that of most rows, the largest of several."""
+    counted = Counter(key(row) for row in rows)
+    chosen = max(counted, key=lambda value: (counted[value], value), default=())
+    return [row for row in rows if key(row) == chosen]
+
+
 def _scale(rows: Rows, others: Rows) -> Figure:
     figure, (time, copies) = _axes(2, 4.0)
-    raced = [row for row in others if row.case == "race" and row.seconds and not row.missing]
+    raced = _fullest([row for row in others if row.case == "race" and row.seconds and not row.missing], _load)
     theirs = sorted({row.system for row in raced if row.system != "Rookery"})
     most = max(row.nodes for row in rows)
     for system in theirs:
@@ -142,8 +155,7 @@ def _racks(row: Row) -> Figure:
 
 
 def _others(rows: Rows) -> Figure:
-    most = max(row.nodes for row in rows)
-    of = sorted((row for row in rows if row.nodes == most), key=lambda row: -row.last)
+    of = sorted(_fullest(rows, lambda row: (row.nodes, *_load(row))), key=lambda row: -row.last)
     figure, (time, copies) = _axes(2, 0.9 + 0.32 * len(of))
     names = [row.system for row in of]
     shades = [OURS if row.system == "Rookery" else THEIRS for row in of]
@@ -172,7 +184,7 @@ def _others(rows: Rows) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.set_title(title, loc="left")
     copies.tick_params(labelleft=False)
-    figure.suptitle(f"{most} nodes, {of[0].size} MB at {of[0].rate} Mbit/s", x=0.01, ha="left")
+    figure.suptitle(f"{of[0].nodes} nodes, {of[0].size} MB at {of[0].rate} Mbit/s", x=0.01, ha="left")
     return figure
 
 
