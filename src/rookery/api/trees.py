@@ -35,6 +35,8 @@ class Capture:
     accept_new: take the key of a host that was never seen. sudo: read it as root by sudo. root: the directory there.
     mounts: further file systems to bring along, as paths below root. excludes: lines as of rsync's --exclude-from. tag:
     of the version that is published at the end; empty: nothing is. force: also over changes made by hand in the tree.
+    keep, remove: patterns as in a recipe's [identity], beside those of the version that the machine runs; an empty list
+    is that of the last capture.
     """
 
     host: Name
@@ -45,6 +47,8 @@ class Capture:
     root: HeadPath = "/"
     mounts: Annotated[tuple[HeadPath, ...], Length(100)] = ()
     excludes: Annotated[tuple[HeadPath, ...], Length(MOST_RULES)] = ()
+    keep: Annotated[tuple[HeadPath, ...], Length(MOST_RULES)] = ()
+    remove: Annotated[tuple[HeadPath, ...], Length(MOST_RULES)] = ()
     ssh_options: Annotated[tuple[HeadPath, ...], Length(100)] = ()
     accept_new: bool = False
     sudo: bool = False

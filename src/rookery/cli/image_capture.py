@@ -26,6 +26,7 @@ app = typer.Typer()
         "rookery image capture node7 --as golden",
         "rookery image capture 10.0.0.7 --as golden --user admin --sudo --mount /boot --exclude-from leave-out",
         "rookery image capture node7 --as golden --ssh-option ProxyJump=login1 --no-publish",
+        "rookery image capture node7 --as golden --keep /etc/munge/munge.key --remove '/home/*/.ssh/id_*'",
     ),
 )
 @speaks_to_head
@@ -53,6 +54,13 @@ def capture(
     exclude_from: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File of rsync patterns to leave out.", dir_okay=False)
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Keep what is taken out otherwise; may be given several times."),
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Take out this as well; may be given several times.")
+    ] = None,
     root: Annotated[str, typer.Option(metavar="PATH", help="The directory of the machine to take as root.")] = "/",
     yes: Yes = False,
     as_json: Json = False,
@@ -60,7 +68,8 @@ def capture(
     """Copy a running machine over SSH into a working tree, and publish it as an image.
 
     The head connects, with the SSH keys of the user who runs it. Capturing again moves only what changed since. What is
-    one machine's alone (host keys, machine-id, logs, leases) is left out. Ctrl-C cancels; the next capture goes on.
+    one machine's alone (host keys, machine-id, logs, leases) is left out, but for what the image's recipe keeps.
+    --keep and --remove change that, also for the next capture. Ctrl-C cancels; the next capture goes on.
     """
     _confirm_again(client, name, yes=yes)
     wanted = asked.Capture(
@@ -72,6 +81,8 @@ def capture(
         root=root,
         mounts=tuple(mount or ()),
         excludes=_patterns(exclude_from),
+        keep=tuple(keep or ()),
+        remove=tuple(remove or ()),
         ssh_options=tuple(ssh_option or ()),
         accept_new=accept_new,
         sudo=sudo,

@@ -31,6 +31,7 @@ class Room:
     paths: Paths
     catalog: Catalog
     store: BlobStore
+    publisher: Publisher
     trees: Trees
     base: Version
     told: list[Progress]
@@ -61,5 +62,5 @@ def room(tmp_path: Path, make_root: Callable[[Path], Path]) -> Iterator[Room]:
     base = publisher.image("base", built, text, "latest", told.append, cancel)
     built.discard()
     trees = Trees(paths.trees, paths.work, catalog, store, publisher)
-    yield Room(paths, catalog, store, trees, base, told, cancel)
+    yield Room(paths, catalog, store, publisher, trees, base, told, cancel)
     catalog.close()

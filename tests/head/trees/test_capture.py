@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import image
+from rookery.head.build.builder import BuiltTree
+from rookery.head.build.recipe import IdentityRules, Recipe
 from rookery.head.progress import Progress
 from rookery.head.remote.machine import Remote
 from rookery.head.trees import lock
@@ -357,3 +360,123 @@ def test_a_full_disk(golden: Golden) -> None:
         assert (golden.tree / "var/big").read_bytes() == (golden.root / "var/big").read_bytes()
     finally:
         run(["umount", trees])
+
+
+SWAPS = """Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority
+/dev/sda2                               partition\t1048572\t\t0\t\t-2
+{below}/swap\\040file                      file\t\t1048572\t\t0\t\t-3
+/elsewhere/swap                         file\t\t1048572\t\t0\t\t-4
+"""
+MINE = ("etc/munge/munge.key", "root/.cache/kept/deep/x", "var/log/installer/log", "root/.cache/other", "etc/mine.key")
+
+
+def machine_with(golden: Golden, sshd_config: Callable[[str], None], below: str, start: str = "") -> None:
+    """A machine whose kernel says that it swaps to files, `below` its root and elsewhere."""
+    swaps = golden.sshd.place / "swaps"
+    swaps.write_text(SWAPS.format(below=below))
+    for name in ("swap file", "swapped"):
+        (golden.root / name).write_text("x\n")
+    start = start or 'eval "$SSH_ORIGINAL_COMMAND"'
+    sshd_config(f"ForceCommand exec unshare --mount sh -c 'mount --bind {swaps} /proc/swaps && {start}'")
+
+
+def test_swap_files_stay(golden: Golden, sshd_config: Callable[[str], None]) -> None:
+    machine_with(golden, sshd_config, str(golden.root))
+    link = golden.root.with_name("link")
+    link.symlink_to(golden.root)
+    for root in (golden.root, link):
+        golden.capture(machine=golden.machine(root=str(root)), name=root.name)
+        there = golden.room.trees.tree(root.name).root
+        assert (there / "swapped").exists()
+        assert not (there / "swap file").exists()
+
+
+@pytest.fixture
+def node(golden: Golden, sshd_config: Callable[[str], None]) -> Golden:
+    """The machine as a node that runs the version `base:kept`: the head wrote its motd, its root is an overlay."""
+    root = golden.root
+    said = run(["ldd", "/usr/bin/rsync"]).stdout
+    for path in ("/usr/bin/rsync", *re.findall(r"(/\S+) \(0x", said)):
+        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (root / path[1:]).write_bytes(Path(path).read_bytes())
+    (root / "usr/bin/rsync").chmod(0o755)
+    for path in re.findall(r"(/\S*/ld-\S+) \(0x", said):
+        (root / path[1:]).chmod(0o755)
+    for name in MINE:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("its own\n")
+    with image.site(golden.room.paths.work) as site:
+        copy = golden.sshd.place / "copy"
+        run(["cp", "-a", root, copy])
+        built = image.finish(copy, site, Recipe(identity=IdentityRules(MINE[:1])), BuiltTree({}), 1_600_001_000)
+        version = golden.room.publisher.image(
+            *("base", built, RECIPE, "kept", golden.room.told.append, golden.room.cancel)
+        )
+        built.discard()
+    for name, text in (
+        ("etc/rookery-release", f"IMAGE=base\nVERSION={version.id}\n"),
+        ("run/rookery/state/settled", "/etc/motd\n"),
+        ("run/rookery/lower/etc/motd", "of the image\n"),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    into = f"mount --rbind /proc {root}/proc && mount --bind /dev {root}/dev && exec chroot {root} /bin/sh -c"
+    machine_with(golden, sshd_config, "", f'{into} "$SSH_ORIGINAL_COMMAND"')
+    return golden
+
+
+RECIPE = """# what it is made of
+[identity]
+keep = ["/etc/munge/munge.key"]
+remove = ["/etc/mine.*"]
+"""
+
+
+def published(node: Golden, reference: str) -> set[str]:
+    """What there is of MINE in a version."""
+    version = node.room.catalog.resolve(reference)
+    said = run(["unsquashfs", "-l", node.room.trees._squashfs(version)]).stdout
+    return {name for name in MINE if f"squashfs-root/{name}\n" in said}
+
+
+def test_what_the_recipe_of_a_nodes_version_keeps_is_kept(node: Golden) -> None:
+    node.capture("latest", machine=node.machine(root="/"))
+    assert (node.tree / MINE[0]).read_text() == "its own\n"
+    assert (node.tree / "etc/motd").read_text() == "of the image\n"
+    assert (node.tree / "swapped").exists()
+    assert not (node.tree / "swap file").exists()
+    assert published(node, "golden:latest") == {MINE[0]}
+    # Nor did the rest travel.
+    assert [name for name in MINE if (node.tree / name).exists()] == [MINE[0]]
+    # A machine of which no version is known keeps what the tree's last capture knew.
+    (node.root / "etc/rookery-release").write_text(f"VERSION={'0' * 64}\n")
+    node.capture("again", machine=node.machine(root="/"))
+    assert node.room.catalog.resolve("golden:again").id == node.room.catalog.resolve("golden:latest").id
+
+
+def test_what_captures_keep_and_remove_holds_for_the_next_and_goes_along(node: Golden) -> None:
+    keep = ("/root/*/kept", "/var/log/installer/*")
+    machine = node.machine(root="/")
+    node.capture("first", machine=machine, identity=IdentityRules(keep, ("/etc/motd.*",)))
+    assert published(node, "golden:first") == {*MINE[:3]}
+    assert [name for name in MINE if (node.tree / name).exists()] == [*MINE[:3]]
+    assert not (node.tree / "etc/motd.too").exists()
+    node.capture("again", machine=machine)
+    assert node.room.catalog.resolve("golden:again").id == node.room.catalog.resolve("golden:first").id
+    # Another tree of a machine that runs this version.
+    version = node.room.catalog.resolve("golden:first")
+    (node.root / "etc/rookery-release").write_text(f"VERSION={version.id}\n")
+    node.capture("other", machine=machine, name="other")
+    assert node.room.catalog.resolve("other:other").id == version.id
+    # What is named anew replaces; what removes stays.
+    node.capture("third", machine=machine, identity=IdentityRules(("/root/.cache/*",)))
+    assert published(node, "golden:third") == {MINE[0], MINE[1], MINE[3]}
+    assert not (node.tree / "etc/motd.too").exists()
+
+
+@pytest.mark.parametrize("pattern", ["etc/hostname", "/a/../b", "/a\n/b", "", "/a "])
+def test_patterns_that_are_none(tmp_path: Path, pattern: str) -> None:
+    for rules in (IdentityRules((pattern,)), IdentityRules((), (pattern,))):
+        with pytest.raises(RookeryError, match="is not an absolute path pattern") as raised:
+            Wish(Remote("node7", tmp_path), "golden", identity=rules)
+        assert raised.value.kind is ErrorKind.INVALID

@@ -74,7 +74,7 @@ def neutralise(tree: Path, rules: IdentityRules | None = None) -> None:
     rules: what a recipe wants to keep all the same, and what else is to go.
     """
     rules = rules or IdentityRules()
-    keep = tuple(pattern.lstrip("/") for pattern in rules.keep)
+    keep = tuple(pattern.strip("/") for pattern in rules.keep)
     remove(tree, [*REMOVED, *(pattern.strip("/") for pattern in rules.remove)], keep)
     for path in _below(tree / _LOGS):
         # Programs expect their directories, and make their files again.

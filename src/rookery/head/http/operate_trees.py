@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from rookery.api import routes, types
 from rookery.api import trees as asked
+from rookery.head.build.recipe import IdentityRules
 from rookery.head.catalog.rows import Version
 from rookery.head.http import views
 from rookery.head.http.bodies import answer, body
@@ -128,7 +129,8 @@ class _Acts:
             sudo=wanted.sudo,
             known_hosts=self._services.paths.known_hosts,
         )
-        wish = capture.Wish(machine, wanted.name, wanted.mounts, wanted.excludes, wanted.force)
+        identity = IdentityRules(wanted.keep, wanted.remove)
+        wish = capture.Wish(machine, wanted.name, wanted.mounts, wanted.excludes, wanted.force, identity)
         self.trees.free(wanted.name)
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:

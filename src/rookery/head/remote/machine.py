@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,8 +28,9 @@ PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 command -v rsync >/dev/null && echo rsync yes
 [ -n "$as" ] && {{ $as true </dev/null && echo sudo yes; }}
 {{ [ -d "$root" ] || [ -n "$as" ]; }} && echo root yes
-[ "$root" = / ] || exit 0
+echo "real $(cd "$root" && pwd -P)"
 while read -r path kind rest; do [ "$kind" = file ] && echo "swap $path"; done </proc/swaps
+[ "$root" = / ] || exit 0
 while read -r source path rest; do echo "mount $path"; done </proc/self/mounts
 [ -d {_LOWER} ] || exit 0
 echo lower yes
@@ -114,8 +116,9 @@ class Remote:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the first look found. swaps: swap files. mounts: mount points other than the root. settled: the files that
-    Rookery wrote into a node's root, which is then an overlay over `lower`, and over the version `version`."""
+    """What the first look found. swaps: swap files, as paths below the root. mounts: mount points other than the
+    root. settled: the files that Rookery wrote into a node's root, which is then an overlay over `lower`, and over the
+    version `version`."""
 
     architecture: str
     swaps: tuple[str, ...] = ()
@@ -146,7 +149,7 @@ def look(machine: Remote, cancel: threading.Event) -> Seen:
     unescaped = [_unescaped(path) for path in told.get("mount", [])]
     return Seen(
         architecture=told["architecture"][0],
-        swaps=tuple(_unescaped(path) for path in told.get("swap", [])),
+        swaps=tuple(_swaps(told, machine.root)),
         mounts=tuple(dict.fromkeys(path for path in unescaped if path != "/")),
         settled=tuple(told.get("settled", [])),
         lower=_LOWER if "lower" in told else "",
@@ -258,6 +261,13 @@ def explained(machine: Remote, done: Completed) -> RookeryError:
         details="\n".join(said.splitlines()[-6:]),
         hint=f"try 'ssh {machine.destination}' on the head, as the head's user",
     )
+
+
+def _swaps(told: dict[str, list[str]], root: str) -> Iterator[str]:
+    below = PurePosixPath(told["real"][0] or root)
+    for path in map(PurePosixPath, map(_unescaped, told.get("swap", []))):
+        if path.is_relative_to(below):
+            yield f"/{path.relative_to(below)}"
 
 
 def _unescaped(path: str) -> str:

@@ -16,23 +16,25 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from rookery import run
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import apart, identity
+from rookery.head.build import apart
+from rookery.head.build.recipe import IdentityRules
 from rookery.head.catalog.rows import Version
 from rookery.head.progress import OnProgress, Progress
 from rookery.head.remote.machine import Remote, Seen, look
+from rookery.head.trees import rules
 from rookery.head.trees import state as states
 from rookery.head.trees.state import ROOT, STATE, Captured, TreeState
-from rookery.head.trees.trees import CACHES, Trees
+from rookery.head.trees.trees import Trees
 
 STAGE = "copying"
 _PARTIAL = "partial"  # beside the root: files that were cut off, for the next capture to go on with
 # What no machine's image holds: what the kernel shows, and a head's own directory, in which the site's private key is.
-_NEVER = ("/proc/*", "/sys/*", "/lost+found", "/var/lib/rookery", "__pycache__/")
+_NEVER = ("/proc/*", "/sys/*", "/lost+found", "/var/lib/rookery")
 _OF_KERNEL = ("dev", "proc", "run", "sys")  # where nobody expects anything to come along
 _METER = re.compile(r"\s*([\d,]+)\s+(\d+)%")
 _COUNT = re.compile(r"Total (file size|bytes sent|bytes received): ([\d,]+)")
@@ -44,13 +46,15 @@ _CUT_OFF = (10, 12, 30, 35, 255)  # rsync(1), EXIT VALUES: sockets, protocol str
 @dataclass(frozen=True)
 class Wish:
     """What to capture, and into which image's tree. mounts: further file systems, as paths below the machine's root.
-    excludes: lines as of rsync's --exclude-from. force: also over changes that were made by hand."""
+    excludes: lines as of rsync's --exclude-from. force: also over changes that were made by hand. identity: what to
+    keep and to remove beside what the recipe of the machine's version says; an empty list is the last capture's."""
 
     machine: Remote
     name: str
     mounts: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     force: bool = False
+    identity: IdentityRules = field(default_factory=IdentityRules)
 
     def __post_init__(self) -> None:
         for mount in self.mounts:
@@ -59,6 +63,8 @@ class Wish:
         for line in self.excludes:
             if line.strip() == "!" or "\n" in line or "\0" in line:
                 raise RookeryError(f"{line!r} is not a pattern to exclude", kind=ErrorKind.INVALID, hint="see rsync(1)")
+        for pattern in (*self.identity.keep, *self.identity.remove):
+            rules.require_pattern(pattern)
 
 
 def capture(
@@ -76,10 +82,11 @@ def capture(
     on_progress(Progress(f"looking at {wish.machine.host}"))
     seen = look(wish.machine, cancel)
     with trees.held(wish.name, f"capture of {wish.machine.host}") as handle:
-        if seen.version and not (place / STATE).exists():
-            trees.unpack(seen.version, place, on_progress, cancel)
-        state = _begin(place, wish, seen, began)
-        moved, total = _copy(place, wish, seen, handle, on_progress, cancel)
+        runs = trees.known(seen.version)
+        if runs and not (place / STATE).exists():
+            trees.unpack(runs, place, on_progress, cancel)
+        state = _begin(place, wish, seen, runs, began)
+        moved, total = _copy(place, wish, seen, rules.of(state.recipe), handle, on_progress, cancel)
         _drop_sockets(place / ROOT)
         brought = {mount.rstrip("/") for mount in wish.mounts}
         left_out = tuple(path for path in seen.mounts if path not in brought and path.split("/")[1] not in _OF_KERNEL)
@@ -100,8 +107,8 @@ def told(done: Captured) -> str:
     )
 
 
-def _begin(place: Path, wish: Wish, seen: Seen, began: float) -> TreeState:
-    """Write down that the tree is this machine's and is not complete."""
+def _begin(place: Path, wish: Wish, seen: Seen, runs: Version | None, began: float) -> TreeState:
+    """Write down that the tree is this machine's and is not complete; runs: the version that it runs, when known."""
     origin = f"capture of {wish.machine.shown}"
     if (place / STATE).exists():
         state = states.load(place)
@@ -119,35 +126,43 @@ def _begin(place: Path, wish: Wish, seen: Seen, began: float) -> TreeState:
             )
     else:
         state = TreeState(secrets.token_hex(8), origin, began, began)
-    state = replace(state, opened_at=began, architecture=seen.architecture, complete=False)
+    recipe = rules.with_given(runs.recipe if runs else state.recipe, state.recipe, wish.identity)
+    state = replace(state, opened_at=began, architecture=seen.architecture, recipe=recipe, complete=False)
     (place / ROOT).mkdir(exist_ok=True)
     states.save(place, state)
     return state
 
 
 def _copy(
-    place: Path, wish: Wish, seen: Seen, lock: int, on_progress: OnProgress, cancel: threading.Event
+    place: Path,
+    wish: Wish,
+    seen: Seen,
+    identity_rules: IdentityRules,
+    lock: int,
+    on_progress: OnProgress,
+    cancel: threading.Event,
 ) -> tuple[int, int]:
     """Run rsync; returns the bytes that went over the wire, and those of all files."""
-    root, rules = wish.machine.root.rstrip("/"), place / "rules"
-    rules.write_text("".join(f"{line}\n" for line in (*wish.excludes, *_rules(wish, seen))))
+    root, listed = wish.machine.root.rstrip("/"), place / "rules"
+    lines = (*wish.excludes, *_left_out(wish, seen), *rules.for_rsync(identity_rules))
+    listed.write_text("".join(f"{line}\n" for line in lines))
     sources = [wish.machine.source(f"{root}/./")]
     sources += [wish.machine.source(f"{root}/.{mount.rstrip('/')}/") for mount in wish.mounts]
     words = [
         *("rsync", "-aHAXSR", "--numeric-ids", "--one-file-system", "--delete", "--delete-excluded"),
         # The whole list before the first byte: so the meter knows what there is to do.
         *("--no-inc-recursive", "-s", "--info=progress2", "--stats", "--outbuf=N"),
-        *(f"--partial-dir={place / _PARTIAL}", f"--exclude-from={rules}"),
+        *(f"--partial-dir={place / _PARTIAL}", f"--exclude-from={listed}"),
         *(f"--rsh={wish.machine.shell}", f"--rsync-path={wish.machine.rsync}"),
         *(*sources, f"{place / ROOT}/"),
     ]
     moved, total = _rsync(words, wish, lock, on_progress, cancel)
     if seen.lower and seen.settled:
         # What Rookery wrote on the node is not of the image: what the image has in its place is.
-        rules.write_text("".join(f"{path.lstrip('/')}\n" for path in seen.settled))
+        listed.write_text("".join(f"{path.lstrip('/')}\n" for path in seen.settled))
         words = [
             *("rsync", "-aHAXS", "--numeric-ids", "--ignore-missing-args", "-s", "--info=progress2"),
-            *("--stats", "--outbuf=N", f"--files-from={rules}"),
+            *("--stats", "--outbuf=N", f"--files-from={listed}"),
             *(f"--rsh={wish.machine.shell}", f"--rsync-path={wish.machine.rsync}"),
             *(wish.machine.source(f"{seen.lower}/"), f"{place / ROOT}/"),
         ]
@@ -155,14 +170,11 @@ def _copy(
     return moved, total
 
 
-def _rules(wish: Wish, seen: Seen) -> Iterator[str]:
-    """What is left out, as rsync's rules; what is one machine's identity or history need not even travel."""
+def _left_out(wish: Wish, seen: Seen) -> Iterator[str]:
+    """What never comes, as rsync's rules."""
     yield from (f"- {pattern}" for pattern in _NEVER)
     yield from (f"- {mount.rstrip('/')}/lost+found" for mount in wish.mounts)
     yield from (f"- {_literal(path)}" for path in (*seen.swaps, *seen.settled))
-    yield from (f"- /{pattern}" for pattern in (*identity.REMOVED, *CACHES, "etc/machine-id"))
-    yield "+ /var/log/**/"
-    yield "- /var/log/**"
 
 
 def _literal(path: str) -> str:

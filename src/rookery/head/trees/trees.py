@@ -14,40 +14,34 @@ import shutil
 import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rookery import acls, files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import apply, identity, image, installed
+from rookery.head.build import identity, image, installed
 from rookery.head.build.apart import require_root
 from rookery.head.build.builder import BuiltTree
-from rookery.head.build.recipe import IdentityRules, Recipe
+from rookery.head.build.recipe import Recipe
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.catalog.rows import Version
 from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish.changes import WORKING_TREE
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.store import BlobStore
-from rookery.head.trees import lock, resolver
+from rookery.head.trees import lock, resolver, rules
 from rookery.head.trees import state as states
 from rookery.head.trees.lock import Holder
 from rookery.head.trees.state import ROOT, STATE, TreeState
 from rookery.log import logger
 from rookery.run import RunError, run, which
-from rookery.wire.manifest import Role, VersionKind, parse_payload, require_name
+from rookery.wire.manifest import Role, VersionKind, parse_payload, require_name, require_sha256
 
 log = logger(__name__)
 
 _FULL = 1 << 20  # bytes left: a file system with less is full
 _UNPACKING = "unpacking the root"
-# What package tools keep to be quick, and get again. The kernel's parts stay, unlike after a build: a golden client's
-# initrd is its own.
-CACHES = tuple(
-    dict.fromkeys(pattern for known in apply.MANAGERS for pattern in known.cleaned if pattern.startswith("var/"))
-)
 
 
 @dataclass(frozen=True)
@@ -162,9 +156,9 @@ class Trees:
                 hint="capture again: it goes on where it was",
             )
         image.require_programs()
-        identity.remove(root, CACHES)
-        rules = _identity_rules(state.recipe)
-        recipe = Recipe(architecture=state.architecture, identity=rules)
+        identity_rules = rules.of(state.recipe)
+        identity.remove(root, rules.CACHES, [pattern.strip("/") for pattern in identity_rules.keep])
+        recipe = Recipe(architecture=state.architecture, identity=identity_rules)
         with image.site(self._work) as site:
             found = BuiltTree(installed.packages(root), architecture=state.architecture)
             built = image.finish(root, site, recipe, found, state.started, on_progress, cancel)
@@ -187,14 +181,17 @@ class Trees:
             os.rename(place, going / name)
         shutil.rmtree(going)
 
-    def unpack(self, version_id: str, place: Path, on_progress: OnProgress, cancel: threading.Event) -> None:
-        """Put the root of a version into a tree that is held, to begin with; nothing when there is no such version."""
+    def known(self, version_id: str) -> Version | None:
+        """The version of an image of which only the id is said, when this head has it."""
         try:
-            version = self._catalog.resolve(version_id)
-        except RookeryError:
-            return
-        if version.kind is VersionKind.IMAGE:
-            self._unpack(self._squashfs(version), place, on_progress, cancel)
+            version = self._catalog.resolve(require_sha256(version_id, "version"))
+        except (RookeryError, ValueError):
+            return None
+        return version if version.kind is VersionKind.IMAGE else None
+
+    def unpack(self, version: Version, place: Path, on_progress: OnProgress, cancel: threading.Event) -> None:
+        """Put the root of a version into a tree that is held, to begin with."""
+        self._unpack(self._squashfs(version), place, on_progress, cancel)
 
     @contextlib.contextmanager
     def held(self, name: str, what: str) -> Iterator[int]:
@@ -279,15 +276,6 @@ def _contents(squashfs: Path) -> tuple[int, int]:
     said = run(["unsquashfs", "-stat", squashfs]).stdout
     inodes = next((line.split()[-1] for line in said.splitlines() if line.startswith("Number of inodes")), "0")
     return int(inodes), squashfs.stat().st_size
-
-
-def _identity_rules(recipe: str) -> IdentityRules:
-    """The rules of the recipe that a tree comes from. Only these count: its sources may be gone, or on another head."""
-    try:
-        table = tomllib.loads(recipe).get("identity", {})
-        return IdentityRules(tuple(map(str, table.get("keep", ()))), tuple(map(str, table.get("remove", ()))))
-    except (tomllib.TOMLDecodeError, AttributeError, TypeError):
-        return IdentityRules()
 
 
 def _recipe_text(state: TreeState) -> str:
