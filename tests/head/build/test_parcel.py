@@ -33,8 +33,8 @@ def test_a_job_arrives_as_it_was(tmp_path: Path) -> None:
     ]
     assert same == [] or (same == ["architecture"] and platform.machine() == "aarch64"), "a new key must travel, too"
     base = parcel.SentBase(12, "ab" * 32, {"less": "590"}, "cd" * 32, "x86_64")
-    (tmp_path / "program").write_bytes(parcel.pack(parcel.Job(recipe, base)))
-    assert parcel.unpack(tmp_path / "program") == parcel.Job(recipe, base)
+    (tmp_path / "program").write_bytes(parcel.pack(parcel.Job(recipe, base, "gpu")))
+    assert parcel.unpack(tmp_path / "program") == parcel.Job(recipe, base, "gpu")
 
 
 def test_keys_in_files_travel_as_text(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from lab import archives
 from lab.archives import Package
 from rookery.api.types import Build, Job, JobState
-from rookery.head.build.image import FAILED
+from rookery.head.build.image import failed
 from rookery.run import run
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def test_a_build_that_fails_half_way_publishes_nothing_and_keeps_its_tree(head: 
     job = build(head, place, '"echo was here > /root/trace", "echo oh no >&2; exit 3"')
     assert job.state is JobState.FAILED
     assert job.error is not None
-    kept = head.services.paths.work / FAILED
+    kept = head.services.paths.work / failed("base")
     assert "'echo oh no >&2; exit 3'" in job.error.message
     assert str(kept) in job.error.details
     assert (kept / "root/trace").read_text() == "was here\n"

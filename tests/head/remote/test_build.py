@@ -61,7 +61,13 @@ class Site:
     ) -> image.BuiltImage:
         part = BasePart(base, {}, "0" * 64, platform.machine()) if base else None
         return remote_build.build(
-            self.machine, recipe, self.work, told, cancel or threading.Event(), lambda name: part or no_base(name)
+            self.machine,
+            recipe,
+            self.work,
+            told,
+            cancel or threading.Event(),
+            lambda name: part or no_base(name),
+            "gpu",
         )
 
 
@@ -103,7 +109,7 @@ def test_a_build_that_fails_there(site: Site) -> None:
     with pytest.raises(RookeryError) as caught:
         site.build(Recipe(archive=str(site.tree), commands=("touch /root/trace; echo oh no; exit 3",)))
     assert "'touch /root/trace; echo oh no; exit 3' of the recipe failed" in str(caught.value)
-    kept = site.sshd.place / "there/rookery-failed-build"
+    kept = site.sshd.place / "there/rookery-failed-build-gpu"
     assert f"oh no\nexit code 3\nthe unfinished root is in {kept} there" in caught.value.record.details
     assert (kept / "root/trace").exists()
     assert site.there == [kept.name]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rookery import acls, files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.build import apart, builder, drivers, identity, kernel, mend, squashfs
+from rookery.head.build import apart, builder, drivers, identity, kept, kernel, mend, squashfs
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress, silent
 from rookery.log import logger
@@ -24,7 +24,7 @@ from rookery.log import logger
 log = logger(__name__)
 
 ROOT, KERNEL, DRIVERS = "root.squashfs", "kernel", "drivers.cpio"
-FAILED = "failed-build"
+FAILED = "failed-build"  # and the name of the image: the roots of failed builds in the work directory
 SPACE = 1 << 30  # bytes that a small image takes while it is built
 _PROGRAMS = {
     "mksquashfs": "squashfs-tools",
@@ -61,14 +61,15 @@ def build(
     cancel: threading.Event | None = None,
     network_namespace: str = "",
     base: builder.Base = builder.no_base,
+    name: str = "",
 ) -> BuiltImage:
     """Build an image; the same recipe and the same packages give the same bytes.
 
     work: scratch space, which must allow device files and programs (1 GB and more). Every stage looks at `cancel`.
     network_namespace: path of the one in which package archives are reached; empty: this process's own. base: gives
-    the published image that a reference means, for recipes on top of one.
-    A build that fails leaves its root tree, for a look, where the error says (only the last one is kept); a cancelled
-    one leaves nothing. Raises RookeryError.
+    the published image that a reference means, for recipes on top of one. name: what the image will be called.
+    A build that fails leaves its root tree, for a look, where the error says: the last one of each name, and of all
+    names the newest few (kept.py); a cancelled one leaves nothing. Raises RookeryError.
     """
     cancel = cancel or threading.Event()
     chosen = builder.find(recipe.builder)
@@ -78,7 +79,7 @@ def build(
         _require_namespace(network_namespace)
     work.mkdir(parents=True, exist_ok=True)
     files.require_space(work, SPACE, "building an image")
-    with site(work) as place, _kept_when_failed(place / "tree", work / FAILED):
+    with site(work) as place, _kept_when_failed(place / "tree", work / failed(name)):
         tree, scratch = place / "tree", place / "scratch"
         scratch.mkdir()
         started = time.time()
@@ -180,9 +181,15 @@ def _look(cancel: threading.Event) -> None:
         raise RookeryError("the build was cancelled", kind=ErrorKind.CANCELLED)
 
 
+def failed(name: str) -> str:
+    """The directory in the work directory that keeps the root of an image whose build failed."""
+    return f"{FAILED}-{name}" if name else FAILED
+
+
 @contextlib.contextmanager
-def _kept_when_failed(tree: Path, kept: Path) -> Iterator[None]:
-    """Move `tree` to `kept` when the block fails, and say so in the error; not when it was cancelled."""
+def _kept_when_failed(tree: Path, place: Path) -> Iterator[None]:
+    """Move `tree` to `place` when the block fails, and say so in its error, which stays the same even when that fails,
+    too; not when it was cancelled."""
     try:
         yield
     except (RookeryError, OSError) as error:
@@ -190,16 +197,18 @@ def _kept_when_failed(tree: Path, kept: Path) -> Iterator[None]:
             raise
         if not tree.is_dir():
             raise
-        shutil.rmtree(kept, ignore_errors=True)
-        os.replace(tree, kept)
-        kept.chmod(0o700)  # it may hold anybody's programs with the set-user-ID bit, and devices
-        log.warning("the build failed; its root is kept in %s until the next one fails", kept)
+        said = f"the unfinished root is in {place}"
+        try:
+            kept.keep(tree, place, FAILED)
+        except OSError as fault:
+            said = f"the unfinished root could not be kept in {place}: {fault.strerror}"
+        log.warning("the build failed; %s", said)
         if not isinstance(error, RookeryError):
             raise
         record = error.record
         raise RookeryError(
             record.message,
             kind=record.kind,
-            details="\n".join(filter(None, [record.details, f"the unfinished root is in {kept}"])),
+            details="\n".join(filter(None, [record.details, said])),
             hint=record.hint,
         ) from error

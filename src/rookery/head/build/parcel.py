@@ -41,10 +41,11 @@ class SentBase:
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe, and the image to build upon where it has one."""
+    """A recipe, the image to build upon where it has one, and what the new one will be called."""
 
     recipe: Recipe
     base: SentBase | None = None
+    name: str = ""
 
 
 def pack(job: Job) -> bytes:
@@ -79,7 +80,7 @@ def unpack(program: Path) -> Job:
     recipe["repositories"] = tuple(Repository(**_all_tuples(one)) for one in recipe["repositories"])
     recipe["identity"] = IdentityRules(**_all_tuples(recipe["identity"]))
     recipe["limits"] = Limits(**recipe["limits"])
-    return Job(Recipe(**recipe), SentBase(**data["base"]) if data["base"] else None)
+    return Job(Recipe(**recipe), SentBase(**data["base"]) if data["base"] else None, data["name"])
 
 
 def _frozen(job: Job) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _frozen(job: Job) -> dict[str, Any]:
             for one in recipe.repositories
         ),
     )
-    data = dataclasses.asdict(Job(mended, job.base))
+    data = dataclasses.asdict(dataclasses.replace(job, recipe=mended))
     for file in data["recipe"]["files"]:
         file["content"] = base64.b64encode(file["content"]).decode()
     return data

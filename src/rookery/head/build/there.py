@@ -25,12 +25,12 @@ from typing import Any
 
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError, record_of
-from rookery.head.build import image
+from rookery.head.build import image, kept
 from rookery.head.build.builder import Base, BasePart, no_base
 from rookery.head.build.parcel import SentBase, unpack
 from rookery.head.progress import Progress
 
-KEPT = "rookery-failed-build"  # beside the directory of the build: the root of the last one that failed
+KEPT = "rookery-"  # and image.failed(), beside the directory of the build: the root of one that failed
 FILES = ("root", "kernel", "drivers")
 _BLOCK = 1 << 20
 _EVERY = 0.2  # seconds between two messages of one stage
@@ -61,7 +61,7 @@ def _work(place: Path, voice: _Voice, cancel: threading.Event) -> None:
         part = _receive(job.base, place / "base.squashfs", voice, cancel)
         base = lambda _reference: part  # noqa: E731
     threading.Thread(target=_wait_for_the_end, args=(cancel,), daemon=True).start()
-    built = image.build(job.recipe, place / "work", voice.tell, cancel, "", base)
+    built = image.build(job.recipe, place / "work", voice.tell, cancel, "", base, job.name)
     paths = [getattr(built, name) for name in FILES]
     told = []
     for path in paths:
@@ -155,9 +155,12 @@ def _say(message: dict[str, Any]) -> None:
 
 def _kept(record: Any, place: Path) -> Any:
     """Keep the root of a build that failed, for a look, and say in the error where it is."""
-    failed, kept = place / "work" / image.FAILED, place.parent / KEPT
-    if not failed.is_dir():
-        return record
-    shutil.rmtree(kept, ignore_errors=True)
-    os.replace(failed, kept)
-    return dataclasses.replace(record, details=record.details.replace(str(failed), f"{kept} there"))
+    for failed in (place / "work").glob(f"{image.FAILED}*"):
+        there = place.parent / f"{KEPT}{failed.name}"
+        said = f"is in {there} there"
+        try:
+            kept.keep(failed, there, f"{KEPT}{image.FAILED}")
+        except OSError as error:
+            said = f"could not be kept in {there} there: {error.strerror}"
+        record = dataclasses.replace(record, details=record.details.replace(f"is in {failed}", said))
+    return record

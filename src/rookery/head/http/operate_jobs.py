@@ -90,9 +90,9 @@ class _Work:
             with contextlib.ExitStack() as stack:
                 base = bases(self._services, stack)
                 if there:
-                    built = remote_build.build(there, recipe, place, on_progress, cancel, base)
+                    built = remote_build.build(there, recipe, place, on_progress, cancel, base, wanted.name)
                 else:
-                    built = builds.build(recipe, place, on_progress, cancel, namespace, base)
+                    built = builds.build(recipe, place, on_progress, cancel, namespace, base, wanted.name)
             try:
                 version = self._services.publisher.image(
                     wanted.name, built, wanted.recipe, wanted.tag, on_progress, cancel

@@ -48,13 +48,19 @@ exit $?
 
 
 def build(
-    machine: Remote, recipe: Recipe, work: Path, on_progress: OnProgress, cancel: threading.Event, base: Base
+    machine: Remote,
+    recipe: Recipe,
+    work: Path,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    base: Base,
+    name: str = "",
 ) -> BuiltImage:
     """Build a recipe on another machine; its paths (`archive`, `container`) are those of that machine.
 
-    work: the head's scratch space, for what comes home. Cancelling ends the work there, too, and cleans up; so does the
-    end of the head. Raises RookeryError: what ssh says, what the build there says, `corrupt` for what does not arrive
-    as it was sent.
+    work: the head's scratch space, for what comes home. name: what the image will be called. Cancelling ends the work
+    there, too, and cleans up; so does the end of the head. Raises RookeryError: what ssh says, what the build there
+    says, `corrupt` for what does not arrive as it was sent.
     """
     apart.require({"ssh": "openssh-client"}, "building on another machine")
     below = None
@@ -67,7 +73,7 @@ def build(
             path, lambda done: on_progress(Progress("reading the image below", done, size, "bytes"))
         )
         below = parcel.SentBase(size, digest, part.packages, part.version, part.architecture)
-    program = parcel.pack(parcel.Job(recipe, below))
+    program = parcel.pack(parcel.Job(recipe, below, name))
     script = "'" + _SCRIPT.replace("'", "'\\''") + "'"
     words = [*machine.ssh, "--", machine.destination, f"exec /bin/sh -c {script} sh {len(program)}"]
     on_progress(Progress("reaching the other machine", line=machine.destination))
