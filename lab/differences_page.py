@@ -38,9 +38,9 @@ def chosen(found: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def total(row: dict[str, Any]) -> float:
-    """MB that a node fetches for the update, everything counted."""
-    fetched = row["fetched"]
+def total(row: dict[str, Any], what: str = "fetched") -> float:
+    """MB that a node fetches for the update, everything counted; `what` is "same" for the same image once more."""
+    fetched = row[what]
     return float(fetched["blob"] + fetched["index"] + fetched["torrent"])
 
 
@@ -53,8 +53,8 @@ def wrong(found: dict[str, Any]) -> Iterator[str]:
             yield f"the update takes {total(row):.2f} MB, more than {MOST_OF_PATCH:g} times {patch:.2f} MB"
         if total(row) > MOST_OF_IMAGE * row["size"]:
             yield f"the update takes {total(row):.2f} MB, more than {MOST_OF_IMAGE:.0%} of {row['size']:.1f} MB"
-        if row["same"]["blob"]:
-            yield f"an identical image takes {row['same']['blob']:.2f} MB"
+        if total(row, "same"):
+            yield f"an identical image takes {total(row, 'same'):.2f} MB"
         if (row["pack"] + row["publish"]) > MOST_PUBLISH * row["pack"]:
             yield f"publishing takes {1 + row['publish'] / row['pack']:.2f} times what mksquashfs does"
     for row in found.get("fill", []):
@@ -83,7 +83,7 @@ that holds the first fetches the second with the node's own code over the chain.
 | in parts of the image | {total(row) / row["size"]:.1%} |
 | in parts of the patch | **{total(row) / patch:.2f}** |
 | `zstd --patch-from`, the best of levels {_and(list(row["zstd"]))} | {patch:.2f} |
-| the same image once more: fetched of it | {row["same"]["blob"]:.2f} |
+| the same image once more, index and torrent counted | {total(row, "same"):.2f} |
 """
 
 

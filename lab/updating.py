@@ -30,7 +30,7 @@ MB = 1_000_000
 
 def fetched(old: Path, new: Path, place: Path) -> dict[str, float]:
     """Update a copy of `old` to `new`; what went over the wire, in MB. blob: of the file itself. index: of the chunk
-    indexes that were asked for. torrent: of the torrent, which every fetch gets. sent: what the relay counted."""
+    indexes that were asked for. torrent: of the torrent, if it was. sent: what the relay counted."""
     answers: dict[str, bytes] = {}
     asked: list[str] = []
     digest = files.sha256_file(new)
@@ -38,6 +38,7 @@ def fetched(old: Path, new: Path, place: Path) -> dict[str, float]:
     for path in (old, new):
         sha256 = files.sha256_file(path)
         answers[f"{routes.CHUNKS}/{sha256}"] = _index(path, sha256)
+    answers[f"{routes.TORRENT}/{digest}"] = made.torrent
     chunks = hashlib.sha256(answers[f"{routes.CHUNKS}/{digest}"]).hexdigest()
     size = new.stat().st_size
     blob = Blob(Role.ROOT, "root.squashfs", size, digest, made.info_hash, made.info_hash_v1, chunks)
@@ -48,7 +49,7 @@ def fetched(old: Path, new: Path, place: Path) -> dict[str, float]:
         where = Place((Feed(0, 1, (f"{LOOPBACK}:{giver.port}",)),), KEY, 60.0)
         with _head(codec.dumps(where).encode(), answers, asked) as url:
             source = Source(url, WORD)
-            with Fetcher(blob, made.torrent, source, place / "updated", have=[old], relay_port=0) as fetcher:
+            with Fetcher(blob, b"", source, place / "updated", have=[old], relay_port=0) as fetcher:
                 stats = fetcher.run()
         sent = giver.sent
     finally:
@@ -56,11 +57,15 @@ def fetched(old: Path, new: Path, place: Path) -> dict[str, float]:
         (place / "updated").unlink(missing_ok=True)
     return {
         "blob": (stats.bytes_from_head + stats.bytes_from_peers) / MB,
-        "index": sum(len(answers[path]) for path in asked) / MB,
-        "torrent": len(made.torrent) / MB,
+        "index": _size(answers, asked, routes.CHUNKS),
+        "torrent": _size(answers, asked, routes.TORRENT),
         "sent": sent / MB,
         "had": stats.bytes_filled / MB,
     }
+
+
+def _size(answers: dict[str, bytes], asked: list[str], route: str) -> float:
+    return sum(len(answers[path]) for path in asked if path.startswith(route)) / MB
 
 
 def _index(path: Path, sha256: str) -> bytes:

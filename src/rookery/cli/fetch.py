@@ -51,10 +51,10 @@ def fetch(
     have: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE",
-            help="An older version, or anything like it: what it has is not fetched. May be given several times.",
+            metavar="PATH",
+            help="An older version, or anything like it: what it has is not fetched. A file, or a directory with files "
+            "that were fetched. May be given several times.",
             exists=True,
-            dir_okay=False,
         ),
     ] = None,
     seed: Annotated[float, typer.Option(metavar="SECONDS", help="Go on giving to others afterwards.", min=0)] = 0,

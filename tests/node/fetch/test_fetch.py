@@ -29,6 +29,7 @@ from rookery.node.fetch import fetch as fetching
 from rookery.node.fetch.fetch import Fetcher, fetch, part_path, seed
 from rookery.node.fetch.metainfo import open_torrent
 from rookery.node.fetch.offer import fetch_offer, split_key
+from rookery.node.fetch.olds import sidecar_path
 from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import Connection, get
 from rookery.node.fetch.swarm import Swarm
@@ -421,9 +422,50 @@ def test_the_same_content_elsewhere_is_not_fetched_at_all(shelf: Shelf, tmp_path
     content = os.urandom(2_000_000)
     blob = shelf.put(content)
     (tmp_path / "elsewhere").write_bytes(content)
-    stats = fetch(blob, shelf.torrent(blob), shelf.source, tmp_path / "got", have=[tmp_path / "elsewhere"])
-    assert (stats.bytes_filled, stats.bytes_from_head, stats.bytes_from_peers) == (2_000_000, 0, 0)
+    told: list[Transfer] = []
+    to = tmp_path / "new" / "got"
+    with Fetcher(blob, b"", shelf.source, to, told.append, have=[tmp_path], keep=True) as fetcher:
+        stats = fetcher.run()
+        assert shelf.asked == []
+        assert (stats.bytes_had, stats.bytes_filled, stats.bytes_from_head) == (2_000_000, 2_000_000, 0)
+        assert to.read_bytes() == content
+        assert sorted(path.name for path in to.parent.iterdir()) == [".got.chunks", "got"]
+        assert told[-1].done == told[-1].had == 2_000_000
+        # It is given all the same; the torrent is asked for then.
+        fetcher.give(0.0)
+    assert [path for path, _ in shelf.asked if path.startswith(routes.TORRENT)]
+    # Its sidecar, which tells no more than what it is, is copied when it tells all.
+    index = shelf.files[f"{routes.CHUNKS}/{blob.sha256}"]
+    sidecar_path(to).write_bytes(index)
+    with Fetcher(blob, b"", shelf.source, tmp_path / "third", have=[to], keep=True) as fetcher:
+        fetcher.run()
+    assert sidecar_path(tmp_path / "third").read_bytes() == index
+
+
+def test_what_no_swarm_carries_is_copied_as_well(shelf: Shelf, tmp_path: Path) -> None:
+    blob = shelf.put(b"a kernel" * 100_000, name="kernel", swarm=False)
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "vmlinuz").write_bytes(b"a kernel" * 100_000)
+    stats = fetch(blob, b"", shelf.source, tmp_path / "kernel", have=[tmp_path / "older"])
+    assert (stats.bytes_filled, shelf.asked) == (800_000, [])
+    assert (tmp_path / "kernel").read_bytes() == b"a kernel" * 100_000
+
+
+def test_a_file_that_changes_while_it_is_copied_does_no_harm(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, older = os.urandom(500_000), tmp_path / "older"
+    blob = shelf.put(content)
+    older.write_bytes(content)
+
+    def change(_self: Fetcher, _done: int) -> None:
+        older.write_bytes(content[:-1])
+        os.truncate(part_path(tmp_path / "got"), 1000)
+
+    monkeypatch.setattr(Fetcher, "_tell_copied", change)
+    stats = fetch(blob, b"", shelf.source, tmp_path / "got", have=[older])
     assert (tmp_path / "got").read_bytes() == content
+    assert stats.bytes_from_head > 0
 
 
 def test_an_older_file_that_has_rotten_costs_what_it_lost(shelf: Shelf, tmp_path: Path) -> None:

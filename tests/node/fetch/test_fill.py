@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Filling a file from older ones: what comes of it is right whatever they hold."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import random
 import threading
-from collections.abc import Callable
+import tracemalloc
+from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.files import sha256_file
 from rookery.head.progress import silent
 from rookery.head.publish.chunker import Chunker
 from rookery.head.swarm.torrent import make_torrent
-from rookery.node.fetch.fill import Old, Start, fill, look_through
+from rookery.node.fetch.fill import NOWHERE, Old, Sources, Start, fill, look_through
 from rookery.node.fetch.metainfo import Metainfo, open_torrent
-from rookery.node.fetch.olds import candidates, find, sidecar_path
+from rookery.node.fetch.olds import candidates, copy, find, same, sidecar_path
 from rookery.wire import chunks
 from rookery.wire.chunks import ChunkIndex
 from rookery.wire.engine import BLOCK
@@ -172,6 +177,57 @@ def test_what_an_earlier_fetch_left_is_found_and_not_filled_again(tmp_path: Path
     assert (filled.start.had, filled.start.filled) == (3 * PIECE, len(OLD) - 3 * PIECE)
 
 
+def index_of(digests: bytes, length: int = 16384) -> ChunkIndex:
+    count = len(digests) // chunks.DIGEST
+    return ChunkIndex("0" * 64, count * length, array("I", [length]) * count, digests)
+
+
+def test_where_a_chunk_is_takes_little_memory(tmp_path: Path) -> None:
+    count = 200_000  # just above a power of two of slots, where the table is emptiest
+    random_bytes = random.Random(3).randbytes(count * chunks.DIGEST)
+    new, old = index_of(random_bytes), index_of(random_bytes[chunks.DIGEST :])
+    (tmp_path / "old").touch()
+    tracemalloc.start()
+    try:
+        with contextlib.ExitStack() as stack:
+            sources = Sources(new, [Old(tmp_path / "old", old)], stack)
+            took = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert took < 40 * count
+    assert list(sources.handles).count(NOWHERE) == 1
+    assert sources.offsets[count - 1] == (count - 2) * 16384
+
+
+def test_chunks_that_are_there_many_times_are_found_once(tmp_path: Path) -> None:
+    zero, one, two = (bytes([number]) * chunks.DIGEST for number in range(3))
+    (tmp_path / "old").touch()
+    (tmp_path / "other").touch()
+    asked: list[str] = []
+
+    def olds() -> Iterator[Old]:
+        for name, digests in (("old", one + zero + zero), ("gone", two), ("other", two + one), ("more", two)):
+            asked.append(name)
+            yield Old(tmp_path / name, index_of(digests))
+
+    with contextlib.ExitStack() as stack:
+        sources = Sources(index_of(zero + two + zero + one + zero), olds(), stack)
+    old, other = sources.handles[0], sources.handles[1]
+    assert list(sources.handles) == [old, other, old, old, old]
+    assert old != other
+    assert list(sources.offsets) == [16384, 0, 16384, 0, 16384]
+    assert asked == ["old", "gone", "other"]  # then nothing is lacking
+
+
+def test_a_chunk_of_another_length_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "old").touch()
+    digests = b"x" * chunks.DIGEST * 3
+    with contextlib.ExitStack() as stack:
+        lying = Old(tmp_path / "old", index_of(digests, 1000))
+        assert set(Sources(index_of(digests), [lying], stack).handles) == {NOWHERE}
+    assert len(Sources(index_of(b""), [lying], contextlib.ExitStack()).handles) == 0
+
+
 # -- which old files there are
 
 
@@ -194,7 +250,48 @@ def test_named_files_come_first_then_the_one_in_place_then_those_beside(tmp_path
     sidecar_path(tmp_path / "gone").write_bytes(b"")
     sidecar_path(to).write_bytes(b"")
     assert candidates(to, [named]) == (named, to, beside)
-    assert candidates(tmp_path / "new" / "root", [tmp_path]) == ()
+    # Of a directory: what is called as the new one is, and what has a sidecar. Of anything else it may be full.
+    assert candidates(tmp_path / "new" / "root", [tmp_path]) == (to, beside)
+    assert candidates(tmp_path / "new" / "another", [tmp_path / "gone"]) == ()
+
+
+def test_only_files_of_the_very_size_are_read_to_find_the_same(tmp_path: Path) -> None:
+    have = tmp_path / "have"
+    have.mkdir()
+    content = {"other": b"new?", "told": b"new!", "short": b"new", "the same": b"new!", "unread": b"new!"}
+    for name, data in content.items():
+        (have / name).write_bytes(data)
+    sidecar_path(have / "told").write_bytes(chunks.stub("ab" * 32, 4))
+    (have / ".new.part").write_bytes(b"new!")
+    read: list[str] = []
+
+    def digest(path: Path) -> str:
+        read.append(path.name)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    blob = Blob(Role.DATA, "new", 4, hashlib.sha256(b"new!").hexdigest())
+    assert same(blob, (), [have, tmp_path / "gone"], digest) == have / "the same"
+    assert read == ["other", "the same"]
+    assert same(blob, (have / "short", have / "gone"), (), digest) is None
+
+
+@pytest.mark.parametrize("short_way", [True, False])
+def test_a_copy_has_the_bytes_of_the_file_and_no_others(
+    tmp_path: Path, short_way: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not short_way:
+
+        def refuse(*_arguments: object) -> int:
+            raise OSError(errno.EXDEV, "another file system")
+
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    (tmp_path / "from").write_bytes(OLD)
+    (tmp_path / "to").write_bytes(b"?" * (len(OLD) + 1000))
+    told: list[int] = []
+    for to in ("to", "new"):
+        copy(tmp_path / "from", tmp_path / to, told.append)
+        assert (tmp_path / to).read_bytes() == OLD
+    assert told[-1] == len(OLD)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +305,10 @@ def test_the_chunks_of_an_old_file_are_found_out(tmp_path: Path, sidecar: bytes 
     if sidecar is not None:
         sidecar_path(old).write_bytes(sidecar)
     known_here = sidecar is not None and len(sidecar) > 1000
-    (found,) = find([old], shelf_of() if known_here else shelf_of(OLD), lambda _: None)
+    (found,) = find([old], shelf_of() if known_here else shelf_of(OLD), sha256_file)
     assert (found.path, found.index) == (old, chunks.parse(chunks.dump(cut(OLD))))
 
 
 def test_a_file_that_nobody_knows_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"never published")
-    assert list(find([tmp_path / "old", tmp_path / "gone"], shelf_of(OLD), lambda _: None)) == []
+    assert list(find([tmp_path / "old", tmp_path / "gone"], shelf_of(OLD), sha256_file)) == []

@@ -3,12 +3,14 @@
 
 The file grows under a hidden name beside its final one (`.NAME.part`), which it gets when its SHA-256 is what the
 signed manifest says. What a broken-off fetch left there is looked through and continued, and what older versions have
-of the new one is copied from them (fill.py).
+of the new one is copied from them (fill.py). When the very file is here under another name, nobody is asked for
+anything.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -27,7 +29,7 @@ from rookery.node.fetch.fill import Start, fill, look_through
 from rookery.node.fetch.loop import TELL, Loop, OnTransfer, cancelled
 from rookery.node.fetch.metadata import get_torrent
 from rookery.node.fetch.metainfo import Metainfo, open_torrent
-from rookery.node.fetch.olds import candidates, find, write_sidecar
+from rookery.node.fetch.olds import candidates, copy, find, index_beside, same, write_sidecar
 from rookery.node.fetch.plain import fetch_plain
 from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import get
@@ -59,10 +61,11 @@ def fetch(
     """Make `to` the file that `blob` describes, and return the account of it.
 
     torrent: the bytes of its .torrent (not believed: its v2 info-hash must be the blob's), or empty to have it fetched,
-    too. have: files that may be older versions, beside the one at `to` (olds.py). A file that is there and right
-    already costs only its digest. on_progress is called about twice a second. Raises RookeryError: `cancelled` when
-    `stop` is set, `no-space`, `corrupt` for a wrong torrent or a head whose copy is bad, `unavailable` when nothing
-    came for two minutes, `unauthorized`, `not-found` as the head says. What was fetched so far stays for the next call.
+    too. have: files that may be older versions, and directories of them, beside the one at `to` (olds.py). A file that
+    is there and right already costs only its digest. on_progress is called about twice a second. Raises RookeryError:
+    `cancelled` when `stop` is set, `no-space`, `corrupt` for a wrong torrent or a head whose copy is bad, `unavailable`
+    when nothing came for two minutes, `unauthorized`, `not-found` as the head says. What was fetched so far stays for
+    the next call.
     """
     with Fetcher(blob, torrent, source, to, on_progress, stop, have=have) as fetcher:
         return fetcher.run()
@@ -130,6 +133,7 @@ class Fetcher:
         self._swarm: Swarm | None = None
         self._chain: Chain | None = None
         self._index = b""
+        self._digests: dict[Path, str] = {}  # of files that were here before
         self._began = 0.0
 
     def __enter__(self) -> Self:
@@ -148,6 +152,10 @@ class Fetcher:
             return self._ledger.stats(seconds=self._elapsed())
         part = part_path(self._to)
         _require_space(part, self._blob)
+        olds = candidates(self._to, self._have)
+        twin = same(self._blob, olds, self._have, self._digest_old)
+        if twin is not None and (verify_seconds := self._copy(twin, part)) is not None:
+            return self._finish_alone(part, verify_seconds)
         if not self._blob.info_hash:
             fetch_plain(self._blob, self._source, part, self._ledger, self._tell, self._stop, self._limits)
             try:
@@ -156,13 +164,11 @@ class Fetcher:
                 if error.kind is ErrorKind.CORRUPT:
                     part.unlink()  # without piece digests nobody can tell which part of it is right
                 raise
-            os.replace(part, self._to)
-            files.sync_directory(self._to.parent)
-            return self._ledger.stats(seconds=self._elapsed(), verify_seconds=verify_seconds)
+            return self._finish_alone(part, verify_seconds)
         chain = self._chain = Chain(
             self._blob, self._torrent, self._source, part, self._ledger, port=self._relay_port, rate=self._rate
         )
-        metainfo, start = self._enter(chain, part)
+        metainfo, start = self._enter(chain, part, olds if self._blob.chunks else ())
         self._torrent = metainfo.torrent
         whole = chain.run(self._tell, self._stop)
         swarm = self._swarm = Swarm(self._source, self._port, self._rate)
@@ -188,6 +194,35 @@ class Fetcher:
             redundant=counts.redundant,
         )
 
+    def _finish_alone(self, part: Path, verify_seconds: float) -> FetchStats:
+        """Give its name to what came without a swarm."""
+        os.replace(part, self._to)
+        files.sync_directory(self._to.parent)
+        self._remember()
+        return self._ledger.stats(seconds=self._elapsed(), verify_seconds=verify_seconds)
+
+    def _copy(self, twin: Path, part: Path) -> float | None:
+        """Copy the file that is the very blob; the seconds that checking took, or None when the copy is not right."""
+        try:
+            copy(twin, part, self._tell_copied)
+            verify_seconds = self._verify(part)
+        except (OSError, RookeryError) as error:
+            if isinstance(error, RookeryError) and error.kind is not ErrorKind.CORRUPT:
+                raise
+            self._ledger.had = 0
+            part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_error(error) from error
+            log.warning("%s is not copied: %s", twin, error)
+            return None
+        self._ledger.had = self._ledger.filled = self._blob.size
+        self._index = index_beside(twin, self._blob.chunks)
+        return verify_seconds
+
+    def _tell_copied(self, done: int) -> None:
+        self._on_bytes(done)
+        self._tell_start(done)
+
     def _mesh(self, swarm: Swarm, chain: Chain, metainfo: Metainfo, start: Start, part: Path) -> None:
         """Go on where the chain ended."""
         known = any(start.pieces) or any(start.parts.blocks) or chain.running
@@ -210,9 +245,8 @@ class Fetcher:
         if any(start.parts.blocks):  # blocks of which nobody gave any came from older versions
             ledger.fill(max(self._blob.size - ledger.had - ledger.head_swarm - ledger.head_http - ledger.from_peers, 0))
 
-    def _enter(self, chain: Chain, part: Path) -> tuple[Metainfo, Start]:
+    def _enter(self, chain: Chain, part: Path, olds: Sequence[Path]) -> tuple[Metainfo, Start]:
         """Enter the chain, with what is there already in `part`."""
-        olds = candidates(self._to, self._have) if self._blob.chunks else ()
         metainfo = chain.enter(self._stop, index=bool(olds) or self._keep)
         self._index = chain.index
         if not olds and not part.exists():
@@ -246,13 +280,13 @@ class Fetcher:
         try:
             self._index = self._index or self._ask(self._blob.sha256)
             index = chunks.open_index(self._index, self._blob.chunks, self._blob.sha256)
-            found = list(find(olds, self._ask, self._on_bytes))
         except RookeryError as error:
             if error.kind is ErrorKind.CANCELLED:
                 raise
             self._index = b""
             log.warning("nothing is taken from older versions: %s", error)
             return
+        found = find(olds, self._ask, self._digest_old)
         fill(handle, metainfo, index, found, start, lambda filled: self._tell_start(start.had + filled), self._stop)
         self._ledger.had, self._ledger.filled = start.had + start.filled, start.filled
 
@@ -302,11 +336,18 @@ class Fetcher:
 
     def _is_there(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return self._to.stat().st_size == self._blob.size and self._digest(self._to) == self._blob.sha256
+            return self._to.stat().st_size == self._blob.size and self._digest_old(self._to) == self._blob.sha256
         return False
 
     def _digest(self, path: Path) -> str:
         return files.sha256_file(path, self._on_bytes)
+
+    def _digest_old(self, path: Path) -> str:
+        """Of a file that was here before; it is read once."""
+        path = path.absolute()
+        if path not in self._digests:
+            self._digests[path] = self._digest(path)
+        return self._digests[path]
 
     def _on_bytes(self, _done: int) -> None:
         if self._stop.is_set():

@@ -39,7 +39,7 @@ def fetch_offer(
     url_or_path: `http://head:port/fetch/NAME[:TAG]?ticket=...&key=<64 hex>`, or a file with a FetchOffer in JSON. key:
     the site's public key (64 hex digits); from the URL's `key` when None. What comes of it: a file under its own name,
     a tree as a directory of the name that it was published under, an image as its three blobs. seed_seconds: how long
-    to go on giving afterwards. have: files that may be older versions of it.
+    to go on giving afterwards. have: files that may be older versions of it, and directories of them.
 
     Raises RookeryError as `fetch`, and `corrupt` for a manifest that the key did not sign, `invalid` without a key,
     `conflict` when a tree is to be unpacked where something is. On `cancelled` nothing half-made has the final name;
