@@ -49,7 +49,7 @@ def test_two_builds_that_fail_at_the_same_time(
             errors = list(pool.map(failing, names, marks, [told, told]))
         for name, mark, error in zip(names, marks, errors, strict=True):
             assert f"'echo {mark} fails; exit 3' of the recipe failed" in str(error)
-            assert f"the unfinished root is in {tmp_path}/work/failed-build-{name}" in error.record.details
+            assert f"the unfinished root is in {tmp_path / 'work'}/failed-build-{name}" in error.record.details
         found = {path.name: (path / "root/mark").read_text().strip() for path in (tmp_path / "work").iterdir()}
         assert set(found) == {f"failed-build-{name}" for name in names}
         assert set(found.values()) <= set(marks)
