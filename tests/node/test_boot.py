@@ -152,7 +152,7 @@ def accident(tmp_path: Path) -> Path:
     py_compile.compile(
         str(source), str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
-    cpio.pack_tree(tmp_path / "over", tmp_path / "over.cpio", "none", 0)
+    cpio.pack_tree(tmp_path / "over", tmp_path / "over.cpio", "none")
     return tmp_path / "over.cpio"
 
 

@@ -118,7 +118,7 @@ def test_modules_come_from_the_image_only(tree: Path, tmp_path: Path, case: str)
     (modules / "kernel/drivers/net/ethernet/secret.ko").symlink_to(tmp_path / "secret.ko")
     (modules / "modules.dep").write_text(f"{name}:\n")
     with pytest.raises(RookeryError) as caught:
-        drivers.pack(tree, kernel.find(tree), tmp_path / "drivers", tmp_path, 0, threading.Event())
+        drivers.pack(tree, kernel.find(tree), tmp_path / "drivers", tmp_path, threading.Event())
     assert "which is no file of the image" in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["root", "secret.ko"]
 

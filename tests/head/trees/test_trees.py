@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import image
+from rookery.head.build.builder import BuiltTree
+from rookery.head.build.recipe import Recipe
 from rookery.head.progress import silent
 from rookery.head.trees import lock, trees
 from rookery.run import run
+from rookery.wire.manifest import Role, parse_payload
 
 if TYPE_CHECKING:
     from conftest import Room
@@ -23,8 +27,6 @@ pytestmark = pytest.mark.system
 
 def unpacked(room: Room, version_id: str, where: Path) -> Path:
     version = room.catalog.resolve(version_id)
-    from rookery.wire.manifest import Role, parse_payload
-
     root = parse_payload(version.manifest.signed_bytes).blob(Role.ROOT)
     run(["unsquashfs", "-quiet", "-no-progress", "-dest", where, room.store.path(root.sha256)])
     return where
@@ -59,6 +61,32 @@ def test_each_publication_of_a_change_is_a_new_version(room: Room, tmp_path: Pat
     # Taking the change back is the first version again.
     (root / "etc/motd.new").unlink()
     assert room.publish("back").id == room.base.id
+
+
+def test_drivers_that_did_not_change_are_not_packed_again(room: Room, tmp_path: Path) -> None:
+    def drivers() -> str:
+        return parse_payload(room.catalog.resolve("other").manifest.signed_bytes).blob(Role.DRIVERS).sha256
+
+    # Compressed as no publication does it, so that they are known again.
+    with image.site(room.paths.work) as site:
+        built = image.finish(tmp_path / "made", site, Recipe(), BuiltTree({}), 1_600_001_000)
+    run(["gzip", "-d", "-S", ".cpio", built.drivers])
+    run(["gzip", "-1", "-S", ".cpio", built.drivers.with_suffix("")])
+    room.publisher.image("other", built, "", "latest", silent, room.cancel)
+    before = drivers()
+    assert before != parse_payload(room.base.manifest.signed_bytes).blob(Role.DRIVERS).sha256
+    room.trees.open("other", silent, room.cancel)
+    root = room.trees.tree("other").root
+    (root / "etc/motd.new").write_text("changed\n")
+    room.trees.publish("other", "latest", silent, room.cancel)
+    assert drivers() == before
+    # Damaged on the disk, they are packed anew.
+    path = room.store.path(before)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    (root / "etc/motd.new").write_text("changed again\n")
+    room.trees.publish("other", "latest", silent, room.cancel)
+    assert drivers() == parse_payload(room.base.manifest.signed_bytes).blob(Role.DRIVERS).sha256
 
 
 def test_the_hour_of_a_change_does_not_count(room: Room) -> None:
@@ -186,8 +214,6 @@ def test_a_tree_without_a_kernel_stays(room: Room) -> None:
 
 def test_a_blob_that_is_no_squashfs(room: Room) -> None:
     version = room.catalog.resolve("base")
-    from rookery.wire.manifest import Role, parse_payload
-
     path = room.store.path(parse_payload(version.manifest.signed_bytes).blob(Role.ROOT).sha256)
     path.chmod(0o644)
     path.write_bytes(b"something else" * 1000)

@@ -43,7 +43,6 @@ ENTRIES = (
 WITHOUT = ("ssl", "_ssl", "bz2", "_bz2", "lzma", "_lzma", "readline")
 SITE_KEY = "etc/rookery/site.pub"
 DIRECTORIES = ("dev", "etc", "newroot", "proc", "run/rookery", "sys", "tmp", "var")
-MTIME = 315532800  # 1980-01-01: the oldest that every archive format can write
 MOST_BYTES = 16_000_000
 START = "usr/lib/rookery/start"
 # A shell for one mount, then Python has its place (and process number 1). Python does not start where there is neither
@@ -125,7 +124,7 @@ def pack(
         inputs, noted = f"{compression} {_digest(tree)}", destination.with_name(f"{destination.name}.inputs")
         if not (destination.exists() and noted.exists() and noted.read_text() == inputs):
             log.info("packing the agent, once; this takes up to a minute, and later starts find it packed")
-            cpio.pack_tree(tree, archive, compression, MTIME)
+            cpio.pack_tree(tree, archive, compression)
             noted.unlink(missing_ok=True)
             os.replace(archive, destination)
             files.write_atomic(noted, inputs.encode())

@@ -81,10 +81,18 @@ class Drivers:
     left_out: tuple[str, ...]
 
 
-def pack(tree: Path, kernel: Kernel, destination: Path, scratch: Path, epoch: int, cancel: threading.Event) -> Drivers:
-    """Write the drivers of `kernel`, installed in the root `tree`, to `destination`; the same tree, the same bytes.
+def pack(
+    tree: Path,
+    kernel: Kernel,
+    destination: Path,
+    scratch: Path,
+    cancel: threading.Event,
+    earlier: Path | None = None,
+) -> Drivers:
+    """Write the drivers of `kernel`, installed in the root `tree`, to `destination`.
 
-    epoch: the time of everything in the archive, seconds since 1970. Modules go in without a compression of their own
+    The same modules and firmware give the same bytes, whatever else is in the tree. earlier: the drivers of an earlier
+    version, see `cpio.pack_tree`. Modules go in without a compression of their own
     (the archive as a whole has one, and the agent's modprobe knows none), with depmod's tables made anew for them.
     Raises RookeryError (`cancelled`) and OSError.
     """
@@ -103,7 +111,7 @@ def pack(tree: Path, kernel: Kernel, destination: Path, scratch: Path, epoch: in
         kept, left_out = _stage_firmware(tree, named, staged / "lib/firmware")
         for entry in [staged, *staged.rglob("*")]:
             entry.chmod(0o755 if entry.is_dir() else 0o644)
-        cpio.pack_tree(staged, destination, kernel.compression, epoch, cancel)
+        cpio.pack_tree(staged, destination, kernel.compression, cancel, earlier)
     return Drivers(chosen, kept, left_out)
 
 

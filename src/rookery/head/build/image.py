@@ -62,12 +62,14 @@ def build(
     network_namespace: str = "",
     base: builder.Base = builder.no_base,
     name: str = "",
+    earlier: Path | None = None,
 ) -> BuiltImage:
     """Build an image; the same recipe and the same packages give the same bytes.
 
     work: scratch space, which must allow device files and programs (1 GB and more). Every stage looks at `cancel`.
     network_namespace: path of the one in which package archives are reached; empty: this process's own. base: gives
-    the published image that a reference means, for recipes on top of one. name: what the image will be called.
+    the published image that a reference means, for recipes on top of one. name: what the image will be called. earlier:
+    see `finish`.
     A build that fails leaves its root tree, for a look, where the error says: the last one of each name, and of all
     names the newest few (kept.py); a cancelled one leaves nothing. Raises RookeryError.
     """
@@ -86,7 +88,7 @@ def build(
         built = chosen.build(recipe, builder.BuildSite(tree, scratch, on_progress, cancel, network_namespace, base))
         shutil.rmtree(scratch)
         with _opened(built, tree) as root:
-            image = finish(root, place, recipe, built, started, on_progress, cancel)
+            image = finish(root, place, recipe, built, started, on_progress, cancel, earlier)
         on_progress(Progress("tidying up"))
         shutil.rmtree(tree, ignore_errors=built.layer is not None)
         _look(cancel)
@@ -112,11 +114,13 @@ def finish(
     started: float,
     on_progress: OnProgress = silent,
     cancel: threading.Event | None = None,
+    earlier: Path | None = None,
 ) -> BuiltImage:
     """From a root that is there to the files of an image, which are put into the directory `place` (see `site`).
 
     Takes identities out of `tree` and settles its times, and leaves it there. recipe: its identity rules and its
-    architecture count. started: when work on the tree began, seconds since 1970 (identity.settle_times). Raises
+    architecture count. started: when work on the tree began, seconds since 1970 (identity.settle_times).
+    earlier: the drivers of an earlier version; when they are the same again they need not be packed. Raises
     RookeryError: `invalid` for a tree without a kernel, `cancelled`.
     """
     cancel = cancel or threading.Event()
@@ -132,7 +136,7 @@ def finish(
     found = kernel.find(tree)
     shutil.copyfile(found.image, place / KERNEL)
     on_progress(Progress("packing the drivers", line=found.release))
-    packed = drivers.pack(tree, found, place / DRIVERS, place, epoch, cancel)
+    packed = drivers.pack(tree, found, place / DRIVERS, place, cancel, earlier)
     squashfs.pack(tree, place / ROOT, epoch, on_progress, cancel)
     notes = built.notes
     if packed.left_out:

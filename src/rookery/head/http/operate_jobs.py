@@ -92,7 +92,8 @@ class _Work:
                 if there:
                     built = remote_build.build(there, recipe, place, on_progress, cancel, base, wanted.name)
                 else:
-                    built = builds.build(recipe, place, on_progress, cancel, namespace, base, wanted.name)
+                    earlier = self._services.publisher.drivers(f"{wanted.name}:{wanted.tag}")
+                    built = builds.build(recipe, place, on_progress, cancel, namespace, base, wanted.name, earlier)
             try:
                 version = self._services.publisher.image(
                     wanted.name, built, wanted.recipe, wanted.tag, on_progress, cancel

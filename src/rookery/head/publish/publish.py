@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
@@ -158,6 +159,16 @@ class Publisher:
             return self._publish(
                 name, moved, describe, tag, version.recipe, version.packages, on_progress, cancel, version.origin
             )
+
+    def drivers(self, reference: str) -> Path | None:
+        """The drivers of the image that `reference` means, which may go at any time; None when it has none that are
+        whole."""
+        with contextlib.suppress(RookeryError, OSError):
+            version = self._catalog.resolve(reference)
+            digest = parse_payload(version.manifest.signed_bytes).blob(Role.DRIVERS).sha256
+            path = self._store.path(digest)
+            return path if files.sha256_file(path) == digest else None
+        return None
 
     def sweep(self, *, wait: bool = True) -> tuple[str, ...]:
         """Remove blobs that belong to no version, as a killed publication or a removed image leaves them.

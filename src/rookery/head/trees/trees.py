@@ -161,7 +161,8 @@ class Trees:
         recipe = Recipe(architecture=state.architecture, identity=identity_rules)
         with image.site(self._work) as site:
             found = BuiltTree(installed.packages(root), architecture=state.architecture)
-            built = image.finish(root, site, recipe, found, state.started, on_progress, cancel)
+            earlier = self._publisher.drivers(state.version) if state.version else None
+            built = image.finish(root, site, recipe, found, state.started, on_progress, cancel, earlier)
         try:
             version = self._publisher.image(name, built, _recipe_text(state), tag, on_progress, cancel)
         finally:
