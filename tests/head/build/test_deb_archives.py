@@ -5,7 +5,6 @@ a directory, a proxy. Everything is built from archives that the test makes and 
 from __future__ import annotations
 
 import dataclasses
-import platform
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,78 +12,20 @@ from pathlib import Path
 import pytest
 
 from lab import archives
-from lab.archives import Key, Package
+from lab.shelf import SUITE, Shelf, shelf_of_debs
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build.builder import BuildSite, BuiltTree, find
-from rookery.head.build.deb import ARCHITECTURES
-from rookery.head.build.recipe import Recipe, Repository
+from rookery.head.build.recipe import Recipe
 from rookery.head.progress import silent
 from rookery.run import run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
-SUITE = "noble"
-TOOL = "/usr/bin/site-tool"
-
-
-@dataclasses.dataclass(frozen=True)
-class Shelf:
-    """Two archives below `top`: `ubuntu`, in Ubuntu's form, signed by `ours`; and `site`, by `theirs`."""
-
-    top: Path
-    ours: Key
-    theirs: Key
-
-    @property
-    def recipe(self) -> Recipe:
-        """Builds from the directory itself."""
-        return Recipe(
-            distribution="ubuntu",
-            suite=SUITE,
-            kernel="kernel-stand-in",
-            mirror=f"file://{self.top}/ubuntu",
-            key=self.ours.armor.strip(),
-            commands=(f"{TOOL} > /root/said",),
-            packages=("site-tool",),
-            repositories=(self.site(f"copy://{self.top}/site"),),
-        )
-
-    def site(self, url: str, key: str | None = None) -> Repository:
-        return Repository("site", url, self.theirs.armor.strip() if key is None else key, suites=("./",))
-
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     top = tmp_path_factory.mktemp("shelf")
-    top.chmod(0o755)
-    architecture = ARCHITECTURES[platform.machine()]
-    cache = top / "cache"
-    (cache / "partial").mkdir(parents=True)
-    (top / "status").touch()
-    # What a root cannot do without, as the head's own archive has it: not one of these packages says Debian or Ubuntu.
-    wanted = ["?essential", "apt", "usr-is-merged"]
-    settings = (f"Dir::State::status={top}/status", f"Dir::Cache::archives={cache}", "APT::Sandbox::User=root")
-    options = [word for setting in (*settings, "APT::Install-Recommends=false") for word in ("-o", setting)]
-    run(["apt-get", "-qq", "-y", *options, "--download-only", "install", *wanted], stdin=b"")
-    kernel = archives.deb(Package("kernel-stand-in", architecture=architecture), top)
-    tool = Package(
-        "site-tool",
-        files={TOOL: b"#!/bin/sh\ncat /var/lib/site-tool\n"},
-        modes={TOOL: 0o755},
-        scripts={"postinst": "echo set up > /var/lib/site-tool"},
-        requires=("kernel-stand-in",),
-    )
-    with (
-        archives.signing_key(top / "ours") as ours,
-        archives.signing_key(top / "theirs", "Site <site@site.example>") as theirs,
-    ):
-        shelf = Shelf(top, ours, theirs)
-        packages = sorted(cache.glob("*.deb"))
-        parts = {"main": packages, "universe": [kernel]}
-        archives.deb_archive(top / "ubuntu", SUITE, parts, architecture, ours)
-        (top / "site").mkdir()
-        archives.deb(tool, top / "site")
-        archives.flat_deb_archive(top / "site", theirs)
+    with shelf_of_debs(top) as shelf:
         yield shelf
     run(["rm", "-rf", top])
 
