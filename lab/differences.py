@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -291,6 +292,7 @@ def child(words: Sequence[str]) -> None:
     metainfo, indexes = open_torrent(made.torrent, blob), [dump(_index_of(path)) for path in (new, old)]
     handle = os.open(part, os.O_RDWR | os.O_CREAT)
     os.posix_fallocate(handle, 0, blob.size)  # as above
+    ctypes.CDLL(None).malloc_trim(0)  # what made the indexes is not what filling needs: neither in the way nor reused
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     before = _memory("VmRSS")
     index, had = (parse_index(data) for data in indexes)

@@ -9,6 +9,7 @@ from typing import Any
 MOST_OF_PATCH = 2.0  # times what zstd --patch-from needs
 MOST_OF_IMAGE = 0.15
 LEAST_FILL = 300.0  # MB/s on one core
+MOST_MEMORY = 0.01  # of the file: the indexes and what is made of them
 MOST_PUBLISH = 1.25  # of the time of mksquashfs
 MOST_KEPT = 1.5  # times the sum of all changes, on the head's disk
 
@@ -60,6 +61,8 @@ def wrong(found: dict[str, Any]) -> Iterator[str]:
     for row in found.get("fill", []):
         if row["worked"] < LEAST_FILL:
             yield f"filling {row['size']} MB runs at {row['worked']:.0f} MB/s"
+        if row["memory"] > MOST_MEMORY * row["size"]:
+            yield f"filling {row['size']} MB takes {row['memory']:.1f} MB of memory"
     kept = found.get("versions", {})
     if "packed" in kept and kept["packed"] > MOST_KEPT * kept["changes"]:
         yield f"{kept['versions']} versions take {kept['packed']:.0f} MB, their changes are {kept['changes']:.0f} MB"

@@ -67,8 +67,13 @@ def wait_until(true: Callable[[], object], what: str, log: Path | None = None) -
         time.sleep(0.05)
 
 
+def older(root: bytes) -> bytes:
+    """What an earlier version had: something else in two places, and something more."""
+    return root[:2_000_000] + b"another" * 1000 + root[2_007_000:6_000_000] + b"and more" + root[6_000_000:]
+
+
 class Site:
-    """A head on a host, with one image, and other hosts as they are needed."""
+    """A head on a host, with one image in two versions, and other hosts as they are needed."""
 
     def __init__(self, place: Any, room: netns.Room, content: dict[str, bytes]) -> None:
         self.place, self.room, self.content = place, room, content
@@ -77,9 +82,9 @@ class Site:
         self._number = 1
         self.stack = contextlib.ExitStack()
 
-    def ticket(self) -> Ticket:
+    def ticket(self, what: str = "base") -> Ticket:
         with connect(self.place.directory) as client:
-            return client.ticket(NewTicket("base"))
+            return client.ticket(NewTicket(what))
 
     def file(self, name: str = "root.squashfs") -> OfferedFile:
         return next(file for file in self.ticket().offer.files if file.name == name)
@@ -142,14 +147,14 @@ def running_site(cooked: Path, tmp_path_factory: pytest.TempPathFactory, room: n
     paths = Paths(place.directory)
     paths.config.write_text(re.sub(r'(?m)^address = "[^"]*"', f'address = "{ADDRESS}"', paths.config.read_text()))
     content = {name: os.urandom(size) for name, size in SIZES.items()}
-    parts = []
-    for name, data in content.items():
-        (directory / name).write_bytes(data)
-        parts.append(directory / name)
     catalog = Catalog.open(f"sqlite:///{paths.database}")
     publisher = Publisher(BlobStore(paths.blobs), SiteKey.load(paths), catalog, make_torrent)
-    built = BuiltImage(*parts, kernel_release="6.1.0", architecture="x86_64", packages={})
-    publisher.image("base", built, "", "latest", silent, threading.Event())
+    for tag, version in (("older", content | {"root.squashfs": older(content["root.squashfs"])}), ("latest", content)):
+        parts = [directory / name for name in version]
+        for path in parts:
+            path.write_bytes(version[path.name])
+        built = BuiltImage(*parts, kernel_release="6.1.0", architecture="x86_64", packages={})
+        publisher.image("base", built, "", tag, silent, threading.Event())
     catalog.close()
     site = Site(place, room, content)
     argv = [sys.executable, "-m", "rookery.cli", "serve", "--dir", str(place.directory)]
@@ -281,11 +286,16 @@ def start_client(site: Site, host: netns.Host, program: str, to: Path) -> None:
 def mirror(site: Site, directory: Path, damage: bool = False) -> tuple[str, Path]:
     """nginx on a host with a copy of the version; its URL, and the log of what it was asked."""
     host, offer = site.new_host(), site.ticket().offer
-    root, log = directory / "www", directory / "access.log"
-    there = root / "images" / offer.image / offer.version
+    there = directory / "www" / "images" / offer.image / offer.version
     there.mkdir(parents=True)
     for name, data in site.content.items():
         (there / name).write_bytes(data[:-1] + bytes([data[-1] ^ damage]))
+    return serve(site, host, directory)
+
+
+def serve(site: Site, host: netns.Host, directory: Path) -> tuple[str, Path]:
+    """nginx on a host for what lies in `directory/www`; the URL of its `images`, and the log of what it was asked."""
+    root, log = directory / "www", directory / "access.log"
     configuration = directory / "nginx.conf"
     configuration.write_text(NGINX.format(log=log, root=root))
     site.start(host, ["nginx", "-p", str(directory), "-c", str(configuration), "-e", "stderr"], directory)
@@ -328,6 +338,32 @@ def test_a_mirror_is_a_web_seed_for_others_and_for_our_nodes(site: Site, tmp_pat
     assert given(log, ours.address) > root // 2
     assert stats["peers"][url.split("/")[2]] > root // 2
     assert stats["hash_failures"] == 0
+
+
+def test_a_mirror_is_kept_current_by_differences(site: Site, tmp_path: Path) -> None:
+    host, place, stats = site.new_host(), tmp_path / "mirror", tmp_path / "stats"
+    place.mkdir()
+    before, now = site.ticket("base:older"), site.ticket()
+    images = place / "www" / "images" / "base"
+    fetch = [sys.executable, "-m", "rookery.cli", "fetch"]
+    site.run(host, [*fetch, before.url, "--to", str(images / before.offer.version)], tmp_path / "1")
+    have = ["--have", str(images / before.offer.version), "--stats", str(stats)]
+    site.run(host, [*fetch, now.url, "--to", str(images / now.offer.version), *have], tmp_path / "2")
+    assert site.is_whole(images / now.offer.version, *SIZES)
+    account = json.loads(stats.read_text())
+    # Kernel and drivers are the same in both, so nothing of them is fetched; of the root only what was changed.
+    assert 7_000 < account["bytes_from_head"] < 200_000
+    assert account["bytes_filled"] == sum(SIZES.values()) - account["bytes_from_head"]
+    url, log = serve(site, host, place)
+    site.call("mirror", "add", "near", url)
+    (listed,) = json.loads(site.call("mirror", "list", "--json"))["mirrors"]
+    assert (listed["state"], listed["good"]) == ("good", 4), "two roots, a kernel, drivers"
+    theirs = site.new_host()
+    for what in ("base:older", "base"):
+        file = next(file for file in site.ticket(what).offer.files if file.name == "root.squashfs")
+        site.run(theirs, ["curl", "-sS", "--fail", "-o", "root", *file.mirrors], tmp_path / "theirs")
+        assert hashlib.sha256((tmp_path / "theirs" / "root").read_bytes()).hexdigest() == file.sha256
+    assert given(log, theirs.address) >= 2 * SIZES["root.squashfs"]
 
 
 def test_a_mirror_that_turns_bad_cannot_do_harm(site: Site, tmp_path: Path) -> None:

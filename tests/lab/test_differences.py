@@ -27,7 +27,7 @@ def found(**changed: Any) -> dict[str, Any]:
         "pack": 10.0,
         "publish": 0.5,
     }
-    fill = {"size": 250, "rate": 650.0, "worked": 700.0, "cp": 2000.0, "sha256": 1500.0, "memory": 3.0, "missing": 8.0}
+    fill = {"size": 250, "rate": 650.0, "worked": 700.0, "cp": 2000.0, "sha256": 1500.0, "memory": 1.0, "missing": 8.0}
     versions = {"versions": 100, "size": 20, "changes": 119.0, "plain": 2000.0}
     others = [
         row | {"case": {"what": "large blocks", "chosen": False, "block": "1M", "options": []}, "size": 75.0},
@@ -75,6 +75,14 @@ def test_versions_that_take_much_more_than_their_changes_are_said() -> None:
     assert list(wrong(here)) == []
     here["versions"]["packed"] = 300.0
     assert ["changes are 119 MB" in said for said in wrong(here)] == [True]
+
+
+@pytest.mark.parametrize(("changed", "fault"), [({"worked": 200.0}, "200 MB/s"), ({"memory": 4.0}, "4.0 MB of memory")])
+def test_a_filling_that_is_slow_or_large_is_said(changed: dict[str, float], fault: str) -> None:
+    measured = found()
+    measured["fill"][0].update(changed)
+    (said,) = wrong(measured)
+    assert fault in said
 
 
 def test_what_an_update_lacks_is_counted_in_chunks_blocks_and_pieces() -> None:
