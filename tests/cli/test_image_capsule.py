@@ -8,7 +8,9 @@ import os
 import pty
 import re
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,3 +123,28 @@ def test_a_flipped_byte(sites: tuple[Place, Place], tmp_path: Path) -> None:
     shutil.copy(one.directory / "site.pub", tmp_path / "own.pub")
     assert one.process("trust", "add", str(tmp_path / "own.pub"), "--as", "me").code == 4
     assert one.process("trust", "add", "nonsense", "--as", "me").code == 2
+
+
+def test_from_a_head_that_goes_away_in_the_middle(place: Place, sites: tuple[Place, Place], tmp_path: Path) -> None:
+    _one, two = sites
+    (tmp_path / "large").write_bytes(os.urandom(1 << 20) * 200)
+    with place.serving() as head:
+        ok(place, "publish", str(tmp_path / "large"))
+        url = json.loads(ok(place, "ticket", "large", "--json"))["url"]
+        fingerprint = json.loads(ok(place, "trust", "list", "--json"))["own"]["fingerprint"]
+        refused = two.process("image", "import", url)
+        assert (refused.code, fingerprint in refused.stderr) == (5, True)
+        argv = [sys.executable, "-m", "rookery.cli", "image", "import", url, "--dir", str(two.directory)]
+        with run.spawn([*argv, "--trust", fingerprint], stderr=run.PIPE) as child:
+            until = time.monotonic() + 60
+            while not any(path.stat().st_blocks for path in two.directory.glob("work/import-*/new/.large.part")):
+                assert child.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            os.killpg(head.pid, signal.SIGKILL)
+            _, said = child.communicate(timeout=400)
+    assert child.returncode == 6, said.decode()
+    assert "the version did not come from http://127.0.0.1:" in said.decode()
+    assert "try: nothing was imported; import it again when that head answers" in said.decode()
+    assert list(two.directory.glob("work/import-*")) == []
+    assert two.process("image", "show", "large").code == 3

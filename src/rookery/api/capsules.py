@@ -22,7 +22,7 @@ class Export:
 
 @dataclass(frozen=True)
 class LookAt:
-    """A capsule to look at: an absolute path on the head, or an http(s) URL."""
+    """A capsule to look at: an absolute path on the head, or an http(s) URL; or the URL of another head's ticket."""
 
     source: HeadPath
 
@@ -46,8 +46,8 @@ class CapsuleInfo:
 
 @dataclass(frozen=True)
 class Import:
-    """A capsule to take in. name: empty for the one that it has there. trust: a key, or its fingerprint, that is
-    believed this once besides the trusted ones."""
+    """A capsule to take in, or what another head's ticket opens. name: empty for the one that it has there. trust: a
+    key, or its fingerprint, that is believed this once besides the trusted ones."""
 
     source: HeadPath
     name: Short = ""

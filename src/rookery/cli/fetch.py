@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rookery import codec, files
 from rookery.cli import render
+from rookery.cli.options import flag
 from rookery.cli.render import examples
 from rookery.errors import ErrorKind, RookeryError
 from rookery.wire.report import Transfer
@@ -58,6 +59,7 @@ def fetch(
         ),
     ] = None,
     seed: Annotated[float, typer.Option(metavar="SECONDS", help="Go on giving to others afterwards.", min=0)] = 0,
+    no_unpack: Annotated[bool, flag("--no-unpack", help="Leave a directory the tar archive that it comes as.")] = False,
 ) -> None:
     """Fetch a published version, from its swarm and from the head, checked by the site's signature and digests.
 
@@ -69,7 +71,7 @@ def fetch(
 
     stop = threading.Event()
     with _stopping(stop), _progress() as show:
-        account = fetch_offer(what, to, _key(key), show, stop, seed, have or ())
+        account = fetch_offer(what, to, _key(key), show, stop, seed, have or (), unpack=not no_unpack)
     if stats is not None:
         files.write_atomic(stats.absolute(), (codec.dumps(account, indent=2) + "\n").encode())
     fetched = account.bytes_from_head + account.bytes_from_peers

@@ -57,6 +57,7 @@ def export(
     epilog=examples(
         "rookery image import base.capsule",
         "rookery image import https://images.example.org/base.capsule --as their-base --tag testing",
+        "rookery image import 'http://10.9.0.1:8470/fetch/base@3f2a9c01b2d4?ticket=…&key=…'",
         "rookery image import base.capsule --trust 1a2b:3c4d:5e6f:7a8b:9c0d:1e2f:3a4b:5c6d:7e8f:9a0b",
     ),
 )
@@ -64,7 +65,8 @@ def export(
 def take_in(
     client: Client,
     source: Annotated[
-        str, typer.Argument(metavar="FILE-OR-URL", help="The capsule, on the head or at an http(s) URL.")
+        str,
+        typer.Argument(metavar="FILE-OR-URL", help="The capsule, on the head or at a URL; or another head's ticket."),
     ],
     name: Annotated[
         str, typer.Option("--as", metavar="NAME", help="Its name here.", show_default="its name there")
@@ -79,6 +81,8 @@ def take_in(
     as_json: Json = False,
 ) -> None:
     """Take in a version that another site exported. Its id stays the same; this site signs it for its own nodes.
+
+    Of a URL that 'rookery ticket' printed at the other head only what this head lacks is fetched.
 
     It must be signed by a key that this site trusts ('rookery trust add'). Of another key the fingerprint is shown, and
     on a terminal you are asked. A damaged capsule is refused, and nothing of it stays.
@@ -97,7 +101,7 @@ def _ask(info: capsules.CapsuleInfo, *, given: bool) -> None:
     """Ask whether an unknown signer is believed this once. Raises `forbidden` when there is nobody to ask."""
     add = f"rookery trust add {info.key} --as SITE"
     error = RookeryError(
-        f"this site does not trust the key that signed the capsule: {info.fingerprint}",
+        f"this site does not trust the key that signed the version: {info.fingerprint}",
         kind=ErrorKind.FORBIDDEN,
         details=f"key: {info.key}" + ("\nthe key given with --trust is another one" if given else ""),
         hint=f"if 'rookery trust list' shows this fingerprint at the other site: {add}",

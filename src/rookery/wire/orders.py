@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from rookery.codec import Length, Range
+from rookery.wire.capsule import SignedCapsule
 from rookery.wire.facts import Facts, Name
 from rookery.wire.manifest import SignedManifest
 
@@ -115,4 +116,12 @@ class FetchOffer:
     """What `rookery fetch URL` gets: a version, signed, and where its blobs are."""
 
     manifest: SignedManifest
+    source: Source
+
+
+@dataclass(frozen=True)
+class CapsuleOffer:
+    """What `rookery image import URL` gets of another head: the head of a capsule, and where the blobs are."""
+
+    capsule: SignedCapsule
     source: Source

@@ -20,6 +20,7 @@ CHUNKS = "/chunks"  # GET CHUNKS/{sha256 of the blob}, credential -> chunk index
 ANNOUNCE = "/announce"  # GET ANNOUNCE/{credential}?info_hash=...: the tracker (BEP 3)
 CHAIN = "/chain"  # POST CHAIN/{sha256 of the blob} Ask, credential -> Place
 FETCH = "/fetch"  # GET FETCH/{image[:tag]}?ticket=...: FetchOffer
+CAPSULE = "/capsule"  # GET CAPSULE/{image[:tag]}?ticket=...: CapsuleOffer, for another site's head
 FILES = (
     "/files"  # GET FILES/{image}/{version}/{file}[.torrent|.meta4]: for clients that are not ours (head/http/files.py)
 )

@@ -63,6 +63,7 @@ GET /boot/kernel/{sha256}
 GET /boot/loader/{name}
 GET /boot/script.ipxe
 GET /boot/start.ipxe
+GET /capsule/{reference}
 POST /chain/{sha256}
 GET /chunks/{sha256}
 GET /fetch/{reference}

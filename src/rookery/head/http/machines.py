@@ -16,9 +16,10 @@ from rookery.head.http.blobs import send_file
 from rookery.head.http.bodies import answer, body
 from rookery.head.http.guard import Guard, bearer
 from rookery.head.http.services import Services
+from rookery.head.publish import capsule
 from rookery.wire import routes
-from rookery.wire.manifest import Role
-from rookery.wire.orders import Hello
+from rookery.wire.manifest import Role, parse_payload
+from rookery.wire.orders import CapsuleOffer, Hello
 from rookery.wire.report import Report
 
 _EFI = "application/efi"  # what UEFI HTTP boot expects (UEFI 2.10, 24.7.3)
@@ -130,5 +131,12 @@ def node_router(services: Services, guard: Guard) -> APIRouter:
     @found.get(f"{routes.FETCH}/{{reference}}")
     def fetch(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
         return answer(services.fleet.offer(reference, ticket or bearer(request)))
+
+    @found.get(f"{routes.CAPSULE}/{{reference}}")
+    def capsule_head(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
+        offer = services.fleet.offer(reference, ticket or bearer(request))
+        told = parse_payload(offer.manifest.signed_bytes)
+        version = services.catalog.resolve(f"{told.image}@{told.version}")
+        return answer(CapsuleOffer(capsule.seal(version, services.key), offer.source))
 
     return found

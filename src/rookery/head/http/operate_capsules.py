@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
+from rookery import files
 from rookery.api import capsules, routes, types
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.catalog import rows
@@ -21,10 +22,11 @@ from rookery.head.http.schema import gives, takes
 from rookery.head.http.services import Services
 from rookery.head.jobs import JobRecord
 from rookery.head.progress import OnProgress
-from rookery.head.publish import capsule
+from rookery.head.publish import capsule, remote_version
+from rookery.head.publish.capsule import Opened
 from rookery.head.publish.publish import Imported
 from rookery.wire.capsule import fingerprint
-from rookery.wire.manifest import require_name, require_sha256
+from rookery.wire.manifest import Role, require_name, require_sha256
 
 OWN = "this site"
 
@@ -84,8 +86,7 @@ class _Capsules:
         return self._services.jobs.start("export", found.image, work)
 
     def look(self, wanted: capsules.LookAt) -> capsules.CapsuleInfo:
-        with capsule.open_source(wanted.source) as stream:
-            opened = capsule.look(stream)
+        opened = _look(wanted.source)
         manifest = opened.manifest
         return capsules.CapsuleInfo(
             image=manifest.image,
@@ -104,38 +105,61 @@ class _Capsules:
         if wanted.name:
             require_name(wanted.name, "name")
         require_name(wanted.tag, "tag")
-        with capsule.open_source(wanted.source) as stream:
-            opened = capsule.look(stream)
+        opened = _look(wanted.source)
         # What can be refused is refused at once, not by a job.
         self._require_trusted(opened.key, wanted.trust)
         name = wanted.name or opened.manifest.image
 
         def work(on_progress: OnProgress, cancel: threading.Event) -> str:
-            version = self._import(wanted, opened.key, name, on_progress, cancel)
+            take = self._from_head if remote_version.is_ticket(wanted.source) else self._from_file
+            version, how = take(wanted, opened.key, name, on_progress, cancel)
             self._services.published.added(version)
-            told = f"{name}:{wanted.tag} is version {version.id[:12]} now, from a capsule that "
+            told = f"{name}:{wanted.tag} is version {version.id[:12]} now, {how} that "
             told += f"{self._site(opened.key) or fingerprint(opened.key)} signed"
             self._catalog.add_event(f"image:{name}", "imported", told)
             return version.id
 
         return self._services.jobs.start("import", name, work)
 
-    def _import(
+    def _from_file(
         self, wanted: capsules.Import, key: str, name: str, on_progress: OnProgress, cancel: threading.Event
-    ) -> rows.Version:
-        services = self._services
+    ) -> tuple[rows.Version, str]:
         with contextlib.ExitStack() as stack, capsule.open_source(wanted.source) as stream:
             opened = capsule.look(stream)
-            if opened.key != key:  # another file stands there since
-                self._require_trusted(opened.key, wanted.trust)
-            parts = capsule.unpack(stream, opened, services.store, stack, on_progress, cancel)
-            told = opened.capsule
-            origin = None
-            if opened.key != services.key.public:
-                image = opened.manifest.image
-                origin = rows.Origin(opened.key, image, float(told.exported_at), time.time(), told.manifest)
-            with_it = Imported(told.recipe, told.packages, origin)
-            return services.publisher.imported(name, opened.manifest, parts, with_it, wanted.tag, on_progress, cancel)
+            self._require_same(opened, key, wanted.trust)
+            parts = capsule.unpack(stream, opened, self._services.store, stack, on_progress, cancel)
+            return self._publish(opened, parts, name, wanted.tag, on_progress, cancel), "from a capsule"
+
+    def _from_head(
+        self, wanted: capsules.Import, key: str, name: str, on_progress: OnProgress, cancel: threading.Event
+    ) -> tuple[rows.Version, str]:
+        services, offered = self._services, remote_version.look(wanted.source)
+        opened = offered.opened
+        self._require_same(opened, key, wanted.trust)
+        known = [version for image in self._catalog.images() for version in image.versions]
+        versions = remote_version.by_likeness(known, (name, opened.manifest.image))
+        with files.scratch_directory(services.paths.work, "import-") as place:
+            parts, moved = remote_version.fetch(offered, services.store, versions, place, on_progress, cancel)
+            version = self._publish(opened, parts, name, wanted.tag, on_progress, cancel)
+        how = f"from {offered.offer.source.head}, {moved / 1e6:.1f} MB moved of {version.size / 1e6:.1f} MB,"
+        return version, how
+
+    def _publish(
+        self,
+        opened: Opened,
+        parts: dict[Role, Path],
+        name: str,
+        tag: str,
+        on_progress: OnProgress,
+        cancel: threading.Event,
+    ) -> rows.Version:
+        services, told = self._services, opened.capsule
+        origin = None
+        if opened.key != services.key.public:
+            image = opened.manifest.image
+            origin = rows.Origin(opened.key, image, float(told.exported_at), time.time(), told.manifest)
+        with_it = Imported(told.recipe, told.packages, origin)
+        return services.publisher.imported(name, opened.manifest, parts, with_it, tag, on_progress, cancel)
 
     def keys(self) -> capsules.TrustedKeys:
         own = self._services.key.public
@@ -180,12 +204,24 @@ class _Capsules:
             return OWN
         return next((known.name for known in self._catalog.trusted_keys() if known.key == key), "")
 
+    def _require_same(self, opened: Opened, key: str, trust: str) -> None:
+        if opened.key != key:  # another file stands there since
+            self._require_trusted(opened.key, trust)
+
     def _require_trusted(self, key: str, trust: str) -> None:
         if self._site(key) or trust.strip().lower() in (key, fingerprint(key)):
             return
         raise RookeryError(
-            f"this site does not trust the key that signed the capsule: {fingerprint(key)}",
+            f"this site does not trust the key that signed the version: {fingerprint(key)}",
             kind=ErrorKind.FORBIDDEN,
             details=f"key: {key}",
             hint=f"when it is the other site's ('rookery trust list' there): rookery trust add {key} --as SITE",
         )
+
+
+def _look(source: str) -> Opened:
+    """What a capsule, or another head, offers; its signature checked."""
+    if remote_version.is_ticket(source):
+        return remote_version.look(source).opened
+    with capsule.open_source(source) as stream:
+        return capsule.look(stream)

@@ -70,11 +70,7 @@ def write(
         hint = "remove it, or name another"
         raise RookeryError(f"{destination} is there already", kind=ErrorKind.CONFLICT, hint=hint)
     manifest = parse_payload(version.manifest.signed_bytes)
-    # A manifest of before the site key was replaced is signed anew: nobody would believe the capsule otherwise.
-    believed = version.manifest if is_signed(version.manifest, key.public) else key.sign(manifest)
-    capsule = Capsule(believed, int(time.time()), version.recipe, version.packages)
-    payload = codec.canonical(capsule)
-    signed = SignedCapsule(base64.b64encode(payload).decode(), key.public, key.sign_bytes(form.CONTEXT + payload))
+    signed = seal(version, key)
     head = codec.canonical(signed)
     total = form.length(len(head), manifest.blobs)
     with contextlib.ExitStack() as stack:
@@ -99,6 +95,15 @@ def write(
                     )
                 target.write(bytes(form.padding(blob.size)))
             target.write(form.END)
+
+
+def seal(version: Version, key: SiteKey) -> SignedCapsule:
+    """The head of a capsule of this version."""
+    manifest = parse_payload(version.manifest.signed_bytes)
+    # A manifest of before the site key was replaced is signed anew: nobody would believe the capsule otherwise.
+    believed = version.manifest if is_signed(version.manifest, key.public) else key.sign(manifest)
+    payload = codec.canonical(Capsule(believed, int(time.time()), version.recipe, version.packages))
+    return SignedCapsule(base64.b64encode(payload).decode(), key.public, key.sign_bytes(form.CONTEXT + payload))
 
 
 @contextlib.contextmanager
@@ -130,17 +135,26 @@ def look(source: Stream) -> Opened:
     _zeros(source, form.padding(size), "after its head")
     try:
         signed = codec.loads(SignedCapsule, data, most=form.MAX_HEAD, what="the capsule's head")
-        payload = signed.signed_bytes
-        whole = codec.canonical(signed) == data
     except RookeryError as error:
         raise _damaged("its head cannot be read", error.record.message) from error
-    if not whole or not verifies(signed.key, signed.signature, form.CONTEXT + payload):
+    if codec.canonical(signed) != data:
+        raise _damaged("its head is not what was signed")
+    return open_head(signed)
+
+
+def open_head(signed: SignedCapsule) -> Opened:
+    """Check the signatures of a capsule's head by the key that it names. Raises RookeryError `invalid`, `corrupt`."""
+    try:
+        payload = signed.signed_bytes
+    except RookeryError as error:
+        raise _damaged("its head cannot be read", error.record.message) from error
+    if not verifies(signed.key, signed.signature, form.CONTEXT + payload):
         raise _damaged("its head is not what was signed")
     capsule = form.parse_payload(payload)
     if not is_signed(capsule.manifest, signed.key):
         raise _damaged("its manifest is not signed by the same key")
     manifest = parse_payload(capsule.manifest.signed_bytes)
-    return Opened(signed.key, capsule, manifest, form.length(size, manifest.blobs))
+    return Opened(signed.key, capsule, manifest, form.length(len(codec.canonical(signed)), manifest.blobs))
 
 
 def unpack(

@@ -33,13 +33,16 @@ def fetch_offer(
     stop: threading.Event | None = None,
     seed_seconds: float = 0.0,
     have: Sequence[Path] = (),
+    *,
+    unpack: bool = True,
 ) -> FetchStats:
     """Fetch what a head offers into the directory `to`; the account of all its blobs together.
 
     url_or_path: `http://head:port/fetch/NAME[:TAG]?ticket=...&key=<64 hex>`, or a file with a FetchOffer in JSON. key:
     the site's public key (64 hex digits); from the URL's `key` when None. What comes of it: a file under its own name,
     a tree as a directory of the name that it was published under, an image as its three blobs. seed_seconds: how long
-    to go on giving afterwards. have: files that may be older versions of it, and directories of them.
+    to go on giving afterwards. have: files that may be older versions of it, and directories of them. unpack: a tree;
+    otherwise its archive is a file like any other.
 
     Raises RookeryError as `fetch`, and `corrupt` for a manifest that the key did not sign, `invalid` without a key,
     `conflict` when a tree is to be unpacked where something is. On `cancelled` nothing half-made has the final name;
@@ -50,7 +53,8 @@ def fetch_offer(
     name = require_name(manifest.image, "image name")
     to.mkdir(parents=True, exist_ok=True)
     stop = stop or threading.Event()
-    if manifest.kind is VersionKind.TREE:
+    is_tree = unpack and manifest.kind is VersionKind.TREE
+    if is_tree:
         require_free(to / name)
     fetchers: list[Fetcher] = []
     with contextlib.ExitStack() as stack:
@@ -58,17 +62,17 @@ def fetch_offer(
         before = Transfer()
         for blob in manifest.blobs:
             tell = _Summing(before, on_progress)
-            target, keep = _target(manifest, blob, to), manifest.kind is not VersionKind.TREE
-            fetcher = Fetcher(blob, b"", offer.source, target, tell, stop, have=have, keep=keep)
+            target = _archive(manifest, blob, to) if is_tree else to / blob.name
+            fetcher = Fetcher(blob, b"", offer.source, target, tell, stop, have=have, keep=not is_tree)
             fetchers.append(stack.enter_context(fetcher))
             stats.append(fetcher.run())
             before = tell.latest
-        archive = _target(manifest, manifest.blobs[0], to)
-        if manifest.kind is VersionKind.TREE:
+        archive = _archive(manifest, manifest.blobs[0], to)
+        if is_tree:
             unpack_tree(archive, to / name, stop)
         if seed_seconds > 0:
             _give(fetchers, seed_seconds, stop)
-    if manifest.kind is VersionKind.TREE:
+    if is_tree:
         archive.unlink()
     return add(stats)
 
@@ -109,10 +113,9 @@ def _key(given: str | None, named: str | None) -> str:
     return given or named or ""
 
 
-def _target(manifest: Manifest, blob: Blob, to: Path) -> Path:
-    if manifest.kind is VersionKind.TREE:
-        return to / f".{manifest.image}.{blob.sha256[:16]}.tar"
-    return to / blob.name
+def _archive(manifest: Manifest, blob: Blob, to: Path) -> Path:
+    """Where a tree's archive lies until it is unpacked."""
+    return to / f".{manifest.image}.{blob.sha256[:16]}.tar"
 
 
 def _give(fetchers: list[Fetcher], seconds: float, stop: threading.Event) -> None:
