@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.publishing import publishing
 from lab.updating import fetched
 from rookery import __version__, files
 from rookery.errors import ErrorKind, RookeryError
@@ -212,31 +213,10 @@ def study(case: Case, before: Path, after: Path, place: Path) -> dict[str, Any]:
         }
         row["fetched"] = fetched(old, new, place)
         row["same"] = fetched(new, new, place)
-        began = time.monotonic()
-        squashfs.pack(after / "tree", new, int((after / "epoch").read_text()), silent, threading.Event())
-        row["pack"] = time.monotonic() - began  # with all processors, as a build does it
-        row["publish"] = publishing(new, place)
     return row
 
 
 # -- rates
-
-
-def publishing(path: Path, place: Path) -> float:
-    """Seconds that publishing adds to mksquashfs for this squashfs: into the store, with all digests, on the disk."""
-    source = place / "publish.squashfs"
-    shutil.copyfile(path, source)
-    os.sync()
-    store = BlobStore(place / "blobs")
-    began = time.monotonic()
-    digester = Digester(source.stat().st_size)
-    digest, _ = store.put(source, move=True, also=digester.add)
-    made = make_torrent(store.path(digest), "root.squashfs", silent, threading.Event(), digester.pieces())
-    store.put_torrent(digest, made.torrent)
-    store.put_chunks(digest, dump(digester.index(digest)))
-    seconds = time.monotonic() - began
-    shutil.rmtree(store.directory)
-    return seconds
 
 
 def filling(megabytes: int, place: Path) -> dict[str, float]:
@@ -369,6 +349,7 @@ def measure(only: Sequence[str], keep: Path, before: dict[str, Any]) -> dict[str
     found = {**before, "version": __version__, "processor": _processor(), "packages": list(PACKAGES)}
     steps: dict[str, Callable[[Path], Any]] = {
         "options": lambda place: _options(keep, place),
+        "publish": lambda place: publishing(roots(keep)[1] / "tree", place),
         "fill": lambda _place: _fills(),
         "versions": versions,
     }
@@ -411,7 +392,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from lab.differences_page import page, wrong  # noqa: PLC0415 - the measuring child needs none of it
 
     parser = argparse.ArgumentParser(prog="python3 -m lab.differences", description="what an update costs")
-    parser.add_argument("--only", nargs="+", default=[], choices=("options", "fill", "versions"))
+    parser.add_argument("--only", nargs="+", default=[], choices=("options", "publish", "fill", "versions"))
     parser.add_argument("--keep", type=Path, default=TOP / ".cache/differences", help="where the two roots are kept")
     parser.add_argument("--into", type=Path, help="directory for differences.json and differences.md")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
