@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab import archives
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import image
 from rookery.head.build.builder import BasePart, no_base
-from rookery.head.build.recipe import Recipe
+from rookery.head.build.recipe import Recipe, Repository
 from rookery.head.progress import Progress, silent
 from rookery.head.remote import build as remote_build
 from rookery.head.remote.machine import Remote
-from rookery.run import run
+from rookery.run import run, which
 
 if TYPE_CHECKING:
     from conftest import Sshd
@@ -156,6 +157,124 @@ def test_a_killed_head_leaves_nothing_there(site: Site) -> None:
     until = time.monotonic() + 60
     while site.there or living(site.sshd.place / "there"):
         assert time.monotonic() < until, (site.there, living(site.sshd.place / "there"))
+        time.sleep(0.1)
+
+
+def test_packages_are_installed_there(site: Site, tmp_path: Path) -> None:
+    machine, shelf = platform.machine(), site.sshd.place / "packages"
+    shelf.mkdir()
+    with archives.signing_key(tmp_path / "gpg") as key:
+        for package in (archives.tiny_root(machine), archives.tiny_kernel(tmp_path, machine)):
+            archives.rpm(package, shelf, key)
+        archives.rpm_repository(shelf)
+        (tmp_path / "key.asc").write_text(key.armor)
+    repository = Repository("site", f"file://{shelf}", str(tmp_path / "key.asc"))
+    recipe = Recipe(
+        distribution="rocky", suite="9", kernel="kernel", packages=("tiny-root",), repositories=(repository,)
+    )
+    told: list[Progress] = []
+    found = site.build(recipe, told.append)
+    assert set(found.packages) == {"tiny-root", "tiny-kernel"}
+    assert {"reading package lists", "installing packages"} <= {progress.stage for progress in told}
+    assert digests(found) == digests(image.build(recipe, tmp_path / "here"))
+    assert site.there == []
+
+    with pytest.raises(RookeryError) as caught:
+        site.build(dataclasses.replace(recipe, packages=("no-such-penguin",)))
+    assert caught.value.kind is ErrorKind.INVALID
+    assert "no-such-penguin" in str(caught.value)
+    assert caught.value.record.details.endswith("this was on 127.0.0.1")
+
+
+# What a machine does to the bytes that it sends home: `cut`, `flip`, or `silent`.
+DAMAGE = """
+import json, sys
+of, to, how = sys.stdin.buffer, sys.stdout.buffer, sys.argv[1]
+for line in of:
+    if how == "silent":
+        break
+    to.write(line)
+    to.flush()
+    if image := json.loads(line).get("image"):
+        size = image["files"][0]["size"]
+        data = bytearray(of.read(size if how == "flip" else size // 2))
+        data[len(data) // 2] ^= how == "flip"
+        to.write(data)
+        to.write(of.read() if how == "flip" else b"")
+        break
+"""
+_RUN = '/bin/sh -c "$SSH_ORIGINAL_COMMAND"'
+BROKEN: dict[str, tuple[str, ErrorKind, str, str]] = {
+    "no Python": (
+        f"PATH={{place}}/bin exec {_RUN}",
+        ErrorKind.MISSING,
+        "127.0.0.1 has no Python 3.11 or later, which builders need",
+        "install it there",
+    ),
+    "no root": (
+        f"exec setpriv --reuid=65534 --regid=65534 --clear-groups {_RUN}",
+        ErrorKind.FORBIDDEN,
+        "the user on 127.0.0.1 is not root, and sudo there wants a password",
+        "--on root@127.0.0.1",
+    ),
+    "no rsync": (
+        f"exec unshare --mount sh -c 'mount --bind /dev/null {{rsync}} && {_RUN}'",
+        ErrorKind.MISSING,
+        "copying a tree needs rsync, which is not installed",
+        "apt install rsync",
+    ),
+    "no directory": (
+        f"exec env TMPDIR={{place}}/nowhere {_RUN}",
+        ErrorKind.UNAVAILABLE,
+        "the build on 127.0.0.1 ended without a word (exit code 1)",
+        "build again",
+    ),
+    "cut short": (
+        f"{_RUN} | {{damage}} cut",
+        ErrorKind.UNAVAILABLE,
+        "the other machine is gone",
+        "build again",
+    ),
+    "a wrong byte": (
+        f"{_RUN} | {{damage}} flip",
+        ErrorKind.CORRUPT,
+        "root.squashfs did not arrive as it was built",
+        "build again",
+    ),
+    "no word": (
+        f"{_RUN} | {{damage}} silent",
+        ErrorKind.UNAVAILABLE,
+        "the build on 127.0.0.1 ended without a word (exit code 0)",
+        "build again",
+    ),
+    "a talking shell": (
+        f"echo Welcome; {_RUN}",
+        ErrorKind.FAILED,
+        "the other machine says what no build says",
+        "its login shell must print nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_machine_that_is_broken(site: Site, sshd_config: Callable[[str], None], name: str) -> None:
+    command, kind, message, hint = BROKEN[name]
+    place = site.sshd.place
+    (place / "bin").mkdir()
+    for program in ("sh", "id", "mktemp", "rm", "head"):
+        (place / "bin" / program).symlink_to(which(program) or "")
+    (place / "damage.py").write_text(DAMAGE)
+    damage = f"{sys.executable} -I {place}/damage.py"
+    sshd_config(f"ForceCommand {command.format(place=place, rsync=which('rsync'), damage=damage)}")
+    with pytest.raises(RookeryError) as caught:
+        site.build(Recipe(archive=str(site.tree)))
+    error = caught.value.record
+    assert (error.kind, error.message) == (kind, message), error.details
+    assert hint in error.hint
+    assert os.listdir(site.work) == []
+    until = time.monotonic() + 60  # a build that nobody listens to any more cleans up by itself
+    while site.there or living(place / "there"):
+        assert time.monotonic() < until, (site.there, living(place / "there"))
         time.sleep(0.1)
 
 

@@ -9,7 +9,6 @@ order in which it names them. Everything is removed before the program ends.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -43,7 +42,7 @@ def main() -> None:
     cancel = threading.Event()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: cancel.set())
-    voice = _Voice()
+    voice = _Voice(cancel)
     try:
         _work(place, voice, cancel)
     except Exception as error:  # noqa: BLE001 - all of them are told to the head
@@ -109,9 +108,11 @@ def _wait_for_the_end(cancel: threading.Event) -> None:
 
 
 class _Voice:
-    """What the head hears: each stage at once, and how far it is a few times a second; no last word is lost."""
+    """What the head hears: each stage at once, and how far it is a few times a second; no last word is lost.
+    When nobody hears it any more, the build is cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, cancel: threading.Event) -> None:
+        self._cancel = cancel
         self._lock = threading.Lock()
         self._stage, self._closed = "", False
         self._waiting: Progress | None = None
@@ -136,16 +137,19 @@ class _Voice:
             _say(message)
 
     def _flush(self) -> None:
-        with contextlib.suppress(OSError):
-            while not self._closed:
-                time.sleep(_EVERY)
-                with self._lock:
-                    self._send()
+        while not self._closed:
+            time.sleep(_EVERY)
+            with self._lock:
+                self._send()
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting and not self._closed:
-            _say({"progress": dataclasses.asdict(waiting)})
+            try:
+                _say({"progress": dataclasses.asdict(waiting)})
+            except OSError:
+                self._closed = True
+                self._cancel.set()
 
 
 def _say(message: dict[str, Any]) -> None:

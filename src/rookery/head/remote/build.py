@@ -26,6 +26,7 @@ _BLOCK = 1 << 20
 _MOST_LINE = 1 << 24  # bytes: a list of packages is one line
 _PATIENCE = 30.0  # seconds that the other machine has to clean up
 _NO_PYTHON, _NO_ROOT = 97, 98  # exit codes of the script below
+_SSH_FAILED = 255  # of ssh itself
 
 # $1: bytes of the program. Needs a shell, mktemp, head and Python there. The program removes what it made; the trap is
 # for what comes before and after it.
@@ -214,6 +215,13 @@ def _fault(machine: Remote, done: Completed) -> RookeryError:
             kind=ErrorKind.FORBIDDEN,
             details=done.stderr,
             hint=f"log in as root: --on root@{machine.host}; or allow sudo without a password there",
+        )
+    if done.code != _SSH_FAILED:
+        return RookeryError(
+            f"the build on {machine.host} ended without a word (exit code {done.code})",
+            kind=ErrorKind.UNAVAILABLE,
+            details=done.stderr,
+            hint="build again; if it ends again, the log of that machine may tell why: no memory left, for one",
         )
     return explained(machine, done)
 
