@@ -2,6 +2,7 @@
 """Trees and tarballs become roots: copied exactly, or refused."""
 
 import os
+import shutil
 import stat
 import tarfile
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import builder, image
 from rookery.head.build.archive import COPYING, UNPACKING, ArchiveBuilder
@@ -178,6 +180,29 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path / "bomb.tgz", tmp_path / "build", limits=Limits(bytes=1 << 27))
     assert error.kind is ErrorKind.TOO_LARGE
     assert not (tmp_path / "build/tree").exists()
+
+
+@pytest.mark.parametrize("form", ["tree", "tarball"])
+def test_a_disk_that_fills_up_after_the_look_is_told(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "noise").write_bytes(os.urandom(3 << 20))
+    if form == "tarball":
+        run(["tar", "-C", source, "-czf", tmp_path / "source.tgz", "."])
+        source = tmp_path / "source.tgz"
+    require = files.require_space
+
+    def others_take_it(directory: Path, needed: int, what: str) -> None:
+        require(directory, needed, what)
+        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(small_disk).free - (1 << 19))
+
+    monkeypatch.setattr(files, "require_space", others_take_it)
+    with (small_disk / "filler").open("wb") as filler:
+        error = refused(source, small_disk / "build")
+    verb = "copy" if form == "tree" else "unpack"
+    assert (error.kind, str(error)) == (ErrorKind.NO_SPACE, f"no space left to {verb} {source} in {small_disk}/build")
 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:

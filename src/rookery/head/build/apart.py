@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.run import which
+from rookery.run import RunError, which
 
+_NOTHING = 1 << 20  # bytes: less is a full disk
 PROGRAMS = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
 
 
@@ -27,6 +31,21 @@ def apart(network: str = "", mounts: str = "") -> list[str]:
         *entered,
         *("unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"),
     ]
+
+
+def full_disk(error: RunError, what: str, place: Path) -> RookeryError | None:
+    """The error to raise instead when a command failed because the disk that the directory `place` is on was full: no
+    space left to `what`. Nothing that was written may be removed before. Go's copying calls that a short write; umoci
+    often dies of a fault in its decompressor then, and says nothing of the disk."""
+    said = re.search("no space left|disk quota exceeded|short write", error.record.details, re.IGNORECASE)
+    if not said and shutil.disk_usage(place).free >= _NOTHING:
+        return None
+    return RookeryError(
+        f"no space left to {what} in {place}",
+        kind=ErrorKind.NO_SPACE,
+        details=error.record.details,
+        hint="free some space there, or move the directory to a larger file system",
+    )
 
 
 def require(programs: dict[str, str], what: str) -> None:

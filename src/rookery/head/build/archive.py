@@ -11,11 +11,11 @@ from pathlib import Path
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, guard, installed
-from rookery.head.build.apart import PROGRAMS, apart, require, require_root
+from rookery.head.build.apart import PROGRAMS, apart, full_disk, require, require_root
 from rookery.head.build.builder import BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import Progress
-from rookery.run import run
+from rookery.run import RunError, run
 
 COPYING, UNPACKING = "copying the tree", "unpacking the archive"
 # File systems that hold no files of anybody's: mounted below a tree, they are not a part of it.
@@ -53,7 +53,12 @@ class ArchiveBuilder:
         """See Builder.build."""
         site.tree.parent.chmod(0o700)  # what is unpacked may have programs with the set-user-ID bit, and devices
         source = Path(recipe.archive)
-        notes = _copy(source, recipe, site) if source.is_dir() else _unpack(source, recipe, site)
+        try:
+            notes = _copy(source, recipe, site) if source.is_dir() else _unpack(source, recipe, site)
+        except RunError as error:
+            if full := full_disk(error, f"{'copy' if source.is_dir() else 'unpack'} {source}", site.tree.parent):
+                raise full from error
+            raise
         apply.apply(site.tree, recipe, site.scratch, site.on_progress, site.cancel, site.network_namespace)
         return BuiltTree(installed.packages(site.tree, cancel=site.cancel), notes)
 

@@ -14,7 +14,7 @@ from typing import Any
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import apply, guard, installed
-from rookery.head.build.apart import PROGRAMS, apart, require, require_root
+from rookery.head.build.apart import PROGRAMS, apart, full_disk, require, require_root
 from rookery.head.build.builder import BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress
@@ -26,7 +26,6 @@ _TAG = "image"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_DOCUMENT = 16 << 20  # bytes of an index, a manifest or a configuration
 _ARCHIVES = ("docker-archive", "oci-archive")
-_NOTHING = 1 << 20  # bytes: less is a full disk
 _ZSTD = "+zstd"  # how the media type of a layer ends that umoci cannot unpack
 
 
@@ -105,7 +104,9 @@ def _fetch(recipe: Recipe, layout: Path, site: BuildSite) -> None:
             {"http_proxy": recipe.proxy, "https_proxy": recipe.proxy} if recipe.proxy else {},
         )
     except RunError as error:
-        raise _full(error, f"fetch {recipe.container}", site) or _explained(recipe.container, error) from error
+        raise full_disk(error, f"fetch {recipe.container}", site.scratch) or _explained(
+            recipe.container, error
+        ) from error
 
 
 def _skopeo(
@@ -123,20 +124,6 @@ def _skopeo(
         on_line=lambda line: site.on_progress(Progress(stage, line=line)),
         cancel=site.cancel,
         env=env,
-    )
-
-
-def _full(error: RunError, what: str, site: BuildSite) -> RookeryError | None:
-    """When the disk was full, the error that says so. Go's copying calls that a short write; umoci often dies of a
-    fault in its decompressor then, and says nothing of the disk."""
-    said = re.search("no space left|disk quota exceeded|short write", error.record.details, re.IGNORECASE)
-    if not said and shutil.disk_usage(site.scratch).free >= _NOTHING:
-        return None
-    return RookeryError(
-        f"no space left to {what} in {site.scratch}",
-        kind=ErrorKind.NO_SPACE,
-        details=error.record.details,
-        hint="free some space there, or move the directory to a larger file system",
     )
 
 
@@ -171,7 +158,7 @@ def _repack(recipe: Recipe, layout: Path, site: BuildSite) -> None:
         shutil.rmtree(layout)
         _skopeo([], [f"dir:{plain}", f"oci:{layout}:{_TAG}"], site, stage)
     except RunError as error:
-        raise _full(error, f"unpack {recipe.container}", site) or RookeryError(
+        raise full_disk(error, f"unpack {recipe.container}", site.scratch) or RookeryError(
             f"cannot unpack the zstd layers of {recipe.container}",
             details=error.record.details,
             hint="make it again with gzip layers: 'skopeo copy --dest-compress-format gzip'",
@@ -241,6 +228,6 @@ def _unpack(recipe: Recipe, layout: Path, site: BuildSite, layers: int) -> None:
     try:
         run(words, on_line=on_line, cancel=site.cancel, hint="'skopeo copy' of it into a new layout may repair it")
     except RunError as error:
-        if full := _full(error, f"unpack {recipe.container}", site):
+        if full := full_disk(error, f"unpack {recipe.container}", site.scratch):
             raise full from error
         raise
