@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from rookery.node.fetch.olds import sidecar_path
 from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import Connection, get
 from rookery.node.fetch.swarm import Swarm
-from rookery.wire import routes
+from rookery.wire import chunks, routes
 from rookery.wire.chunks import dump
 from rookery.wire.engine import HEAD_QUEUE
 from rookery.wire.manifest import Blob, Manifest, Role, SignedManifest, VersionKind, payload_of, version_id
@@ -516,11 +517,80 @@ def test_a_published_tree_is_unpacked(shelf: Shelf, tmp_path: Path) -> None:
     pack(top, tmp_path / "tar", silent, threading.Event())
     shelf.publish(VersionKind.TREE, shelf.put((tmp_path / "tar").read_bytes(), name="tree.tar"))
     fetch_offer(shelf.url, tmp_path / "to", seed_seconds=0.5)
-    assert [path.name for path in (tmp_path / "to").iterdir()] == ["data"]
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == [".data.chunks", "data"]
     assert (tmp_path / "to" / "data" / "sub" / "file").read_text() == "hello"
     with pytest.raises(RookeryError) as caught:
         fetch_offer(shelf.url, tmp_path / "to")
     assert caught.value.kind is ErrorKind.CONFLICT
+
+
+def tree_of(shelf: Shelf, top: Path) -> None:
+    """Publish a directory."""
+    archive = shelf.folder / "tree.tar"
+    pack(top, archive, silent, threading.Event())
+    shelf.publish(VersionKind.TREE, shelf.put(archive.read_bytes(), name="tree.tar"))
+
+
+@pytest.fixture
+def older_tree(shelf: Shelf, tmp_path: Path) -> Path:
+    """A directory of which an older version was fetched to `one`, and the newer one is published."""
+    top = tmp_path / "top"
+    (top / "sub").mkdir(parents=True)
+    for number in range(10):
+        (top / "sub" / f"file{number}").write_bytes(os.urandom(300_000 + number))
+    tree_of(shelf, top)
+    fetch_offer(shelf.url, tmp_path / "one")
+    (top / "sub" / "file4").write_bytes(b"changed, and shorter")
+    tree_of(shelf, top)
+    shelf.asked.clear()
+    return top
+
+
+def is_fetched(top: Path, to: Path) -> bool:
+    """Whether `to` holds the directory and nothing but it."""
+    assert sorted(path.name for path in to.iterdir()) == [".data.chunks", "data"]
+    return all((to / "data/sub" / file.name).read_bytes() == file.read_bytes() for file in (top / "sub").iterdir())
+
+
+@pytest.mark.parametrize("have", ["one", "one/data"])
+def test_of_a_tree_only_what_changed_is_fetched(shelf: Shelf, tmp_path: Path, older_tree: Path, have: str) -> None:
+    stats = fetch_offer(shelf.url, tmp_path / "two", have=[tmp_path / have])
+    assert is_fetched(older_tree, tmp_path / "two")
+    assert stats.bytes_filled == stats.bytes_total - stats.bytes_from_head
+    assert 0 < stats.bytes_from_head < 400_000 < stats.bytes_total
+    # The very same tree once more: nobody is asked.
+    shelf.asked.clear()
+    stats = fetch_offer(shelf.url, tmp_path / "three", have=[tmp_path / "two"])
+    assert is_fetched(older_tree, tmp_path / "three")
+    assert stats.bytes_filled == stats.bytes_total
+    asked = {path.partition("?")[0] for path, _ in shelf.asked if not path.startswith(routes.ANNOUNCE)}
+    assert asked == {"/fetch/data:latest"}  # an announce may be of the fetch before, which takes its leave
+
+
+def test_a_tree_that_was_worked_in_does_no_harm(shelf: Shelf, tmp_path: Path, older_tree: Path) -> None:
+    old = tmp_path / "one" / "data"
+    for path in old.rglob("*"):
+        os.utime(path)
+    (old / "sub" / "file7").write_bytes(b"mine")
+    stats = fetch_offer(shelf.url, tmp_path / "two", have=[old])
+    assert is_fetched(older_tree, tmp_path / "two")
+    assert 1_500_000 < stats.bytes_filled < stats.bytes_total
+
+
+@pytest.mark.parametrize("what", ["no sidecar", "a socket", "no room"])
+def test_a_tree_that_cannot_be_packed_again_is_left_out(
+    shelf: Shelf, tmp_path: Path, older_tree: Path, what: str
+) -> None:
+    old = tmp_path / "one" / "data"
+    if what == "no sidecar":
+        sidecar_path(old).unlink()
+    elif what == "a socket":
+        os.mknod(old / "socket", 0o600 | stat.S_IFSOCK)
+    else:
+        sidecar_path(old).write_bytes(chunks.stub("ab" * 32, 1 << 43))
+    stats = fetch_offer(shelf.url, tmp_path / "two", have=[old])
+    assert is_fetched(older_tree, tmp_path / "two")
+    assert (stats.bytes_filled, stats.bytes_from_head) == (0, stats.bytes_total)
 
 
 def test_an_image_is_its_three_blobs(shelf: Shelf, tmp_path: Path) -> None:

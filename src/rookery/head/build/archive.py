@@ -157,7 +157,7 @@ def _unpack(source: Path, recipe: Recipe, site: BuildSite) -> tuple[str, ...]:
                 *([f"--{packed}"] if packed else []),
             ),
             *("--numeric-owner", "--same-owner", "--preserve-permissions", "--delay-directory-restore"),
-            # With it, GNU tar takes access lists away that came as plain attributes, as publish/tree.py writes them.
+            # With it, GNU tar takes access lists away that came as plain attributes, as packing/tree.py writes them.
             *(["--acls"] if acls else []),
             *("--xattrs", "--xattrs-include=*", "--warning=no-timestamp", "--warning=no-unknown-keyword"),
             *(f"--checkpoint={_RECORDS_TOLD}", "--checkpoint-action=echo=record %u"),

@@ -5,6 +5,7 @@ directory."""
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 from rookery import codec
 from rookery.errors import ErrorKind, RookeryError
 from rookery.node.fetch.fetch import Fetcher
+from rookery.node.fetch.olds import sidecar_path
 from rookery.node.fetch.ranges import get
+from rookery.node.fetch.repack import packed_again
 from rookery.node.fetch.stats import FetchStats, add, add_transfers
 from rookery.node.fetch.unpack import require_free, unpack_tree
 from rookery.node.trust import open_manifest, site_key
@@ -62,14 +65,19 @@ def fetch_offer(
         before = Transfer()
         for blob in manifest.blobs:
             tell = _Summing(before, on_progress)
-            target = _archive(manifest, blob, to) if is_tree else to / blob.name
-            fetcher = Fetcher(blob, b"", offer.source, target, tell, stop, have=have, keep=not is_tree)
+            target, olds = to / blob.name, have
+            if is_tree:
+                target = _archive(manifest, blob, to)
+                olds = (*have, *stack.enter_context(packed_again(have, name, to, stop)))
+            fetcher = Fetcher(blob, b"", offer.source, target, tell, stop, have=olds, keep=True)
             fetchers.append(stack.enter_context(fetcher))
             stats.append(fetcher.run())
             before = tell.latest
         archive = _archive(manifest, manifest.blobs[0], to)
         if is_tree:
             unpack_tree(archive, to / name, stop)
+            with contextlib.suppress(FileNotFoundError):  # none of a version without a chunk index
+                os.replace(sidecar_path(archive), sidecar_path(to / name))
         if seed_seconds > 0:
             _give(fetchers, seed_seconds, stop)
     if is_tree:
