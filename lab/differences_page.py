@@ -58,8 +58,9 @@ def wrong(found: dict[str, Any]) -> Iterator[str]:
             yield f"the update takes {total(row):.2f} MB, more than {MOST_OF_IMAGE:.0%} of {row['size']:.1f} MB"
         if total(row, "same"):
             yield f"an identical image takes {total(row, 'same'):.2f} MB"
-    if "publish" in found and (share := _share(found["publish"]["again"])) > MOST_PUBLISH:
-        yield f"publishing takes {share:.2f} times what mksquashfs does"
+    for row in found.get("publish", {}).values():
+        if _share(row) > MOST_PUBLISH:
+            yield f"publishing takes {_share(row):.2f} times what mksquashfs does"
     for row in found.get("fill", []):
         if row["worked"] < LEAST_FILL:
             yield f"filling {row['size']} MB runs at {row['worked']:.0f} MB/s"
@@ -163,7 +164,7 @@ def _means(row: dict[str, Any]) -> str:
 
 def _share(row: dict[str, float]) -> float:
     """What all of a publication takes, in times of its mksquashfs."""
-    return 1 + row["beside"] / row["pack"]
+    return row["publish"] / row["pack"]
 
 
 def _publish(found: dict[str, dict[str, float]]) -> str:
@@ -171,22 +172,23 @@ def _publish(found: dict[str, dict[str, float]]) -> str:
         "## Publishing",
         "",
         "`image publish` of the working tree with those packages, by the head's own code: the first time, and with one",
-        "file changed. Beside mksquashfs (with all processors) is everything else: identity, kernel, drivers, digests,",
-        "torrents, chunks, the catalog. In seconds:",
+        "file changed. It is mksquashfs and everything else: identity, kernel, drivers, digests, torrents, chunks, the",
+        "catalog. In seconds, against mksquashfs alone of the same tree, just before:",
         "",
-        "| | mksquashfs | beside it | of that the drivers | together, in times of mksquashfs |",
-        "|---|---|---|---|---|",
+        "| | mksquashfs alone | publishing | times |",
+        "|---|---|---|---|",
     ]
-    for what, name in (("new drivers ({size:.1f} MB)", "first"), ("**the same drivers**", "again")):
+    for what, name in (("new drivers ({size:.1f} MB)", "first"), ("the same drivers", "again")):
         row = found[name]
         lines.append(
-            f"| {what.format(size=row['drivers_size'])} | {row['pack']:.1f} | {row['beside']:.1f} |"
-            f" {row['drivers']:.1f} | **{_share(row):.2f}** |"
+            f"| {what.format(size=row['drivers_size'])} | {row['pack']:.1f} | {row['publish']:.1f} |"
+            f" **{_share(row):.2f}** |"
         )
     lines += [
         "",
-        f"The bound of {MOST_PUBLISH} is for drivers that did not change. New ones are compressed once, and well:",
-        "every boot of every node has them from the head.",
+        "New drivers are compressed once, and well, since every boot of every node has them from the head; that takes",
+        "one processor, beside mksquashfs. With more modules (a kernel that is not made for virtual machines) or more",
+        "processors it takes longer than mksquashfs does.",
     ]
     return "\n".join([*lines, ""])
 

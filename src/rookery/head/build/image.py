@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,9 +136,15 @@ def finish(
     _look(cancel)
     found = kernel.find(tree)
     shutil.copyfile(found.image, place / KERNEL)
-    on_progress(Progress("packing the drivers", line=found.release))
-    packed = drivers.pack(tree, found, place / DRIVERS, place, cancel, earlier)
-    squashfs.pack(tree, place / ROOT, epoch, on_progress, cancel)
+    packing = Progress("packing the drivers", line=found.release)
+    on_progress(packing)
+    # Compressing them well uses one processor: it is done beside the root, which uses all.
+    with ThreadPoolExecutor(1) as beside:
+        drivers_packed = beside.submit(drivers.pack, tree, found, place / DRIVERS, place, cancel, earlier)
+        squashfs.pack(tree, place / ROOT, epoch, on_progress, cancel)
+        if not drivers_packed.done():
+            on_progress(packing)
+        packed = drivers_packed.result()
     notes = built.notes
     if packed.left_out:
         notes += (
