@@ -186,13 +186,16 @@ def test_packages_are_installed_there(site: Site, tmp_path: Path) -> None:
     assert caught.value.record.details.endswith("this was on 127.0.0.1")
 
 
-# What a machine does to the bytes that it sends home: `cut`, `flip`, or `silent`.
+# What a machine does to the bytes that it sends home: `cut`, `flip`, `fewer`, or `silent`.
 DAMAGE = """
 import json, sys
 of, to, how = sys.stdin.buffer, sys.stdout.buffer, sys.argv[1]
 for line in of:
     if how == "silent":
         break
+    if how == "fewer" and (image := json.loads(line).get("image")):
+        del image["files"][2]["sha256"]
+        line = json.dumps({"image": image}).encode() + b"\\n"
     to.write(line)
     to.flush()
     if image := json.loads(line).get("image"):
@@ -214,7 +217,7 @@ BROKEN: dict[str, tuple[str, ErrorKind, str, str]] = {
     "no root": (
         f"exec setpriv --reuid=65534 --regid=65534 --clear-groups {_RUN}",
         ErrorKind.FORBIDDEN,
-        "the user on 127.0.0.1 is not root, and sudo there wants a password",
+        "the user on 127.0.0.1 is not root, and sudo does not let it be without a password",
         "--on root@127.0.0.1",
     ),
     "no rsync": (
@@ -240,6 +243,12 @@ BROKEN: dict[str, tuple[str, ErrorKind, str, str]] = {
         ErrorKind.CORRUPT,
         "root.squashfs did not arrive as it was built",
         "build again",
+    ),
+    "half an answer": (
+        f"{_RUN} | {{damage}} fewer",
+        ErrorKind.FAILED,
+        "the other machine says what no build says",
+        "its login shell must print nothing",
     ),
     "no word": (
         f"{_RUN} | {{damage}} silent",

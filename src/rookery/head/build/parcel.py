@@ -14,9 +14,10 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import rookery
+from rookery.codec import Range
 from rookery.head.build import keys
 from rookery.head.build.recipe import IdentityRules, Limits, Recipe, RecipeFile, Repository
 
@@ -46,6 +47,25 @@ class Job:
     recipe: Recipe
     base: SentBase | None = None
     name: str = ""
+
+
+@dataclass(frozen=True)
+class SentFile:
+    """A file that is sent: bytes, and SHA-256 in hex."""
+
+    size: Annotated[int, Range(0, 1 << 50)]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SentImage:
+    """What was built: root, kernel and drivers, whose bytes follow, and otherwise as image.BuiltImage."""
+
+    files: tuple[SentFile, ...]
+    kernel_release: str
+    architecture: str
+    packages: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def pack(job: Job) -> bytes:

@@ -26,7 +26,7 @@ from rookery import files
 from rookery.errors import ErrorKind, RookeryError, record_of
 from rookery.head.build import image, kept
 from rookery.head.build.builder import Base, BasePart, no_base
-from rookery.head.build.parcel import SentBase, unpack
+from rookery.head.build.parcel import SentBase, SentFile, SentImage, unpack
 from rookery.head.progress import Progress
 
 KEPT = "rookery-"  # and image.failed(), beside the directory of the build: the root of one that failed
@@ -62,19 +62,12 @@ def _work(place: Path, voice: _Voice, cancel: threading.Event) -> None:
     threading.Thread(target=_wait_for_the_end, args=(cancel,), daemon=True).start()
     built = image.build(job.recipe, place / "work", voice.tell, cancel, "", base, job.name)
     paths = [getattr(built, name) for name in FILES]
-    told = []
+    sent = []
     for path in paths:
         size = path.stat().st_size
-        told.append({"size": size, "sha256": files.sha256_file(path, voice.bytes_of("reading the image", size))})
-    voice.last({
-        "image": {
-            "files": told,
-            "kernel_release": built.kernel_release,
-            "architecture": built.architecture,
-            "packages": built.packages,
-            "notes": built.notes,
-        }
-    })  # fmt: skip
+        sent.append(SentFile(size, files.sha256_file(path, voice.bytes_of("reading the image", size))))
+    told = SentImage(tuple(sent), built.kernel_release, built.architecture, built.packages, built.notes)
+    voice.last({"image": dataclasses.asdict(told)})
     for path in paths:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from rookery import files
+from rookery import codec, files
 from rookery.errors import ErrorKind, ErrorRecord, RookeryError
-from rookery.head.build import apart, image, parcel
+from rookery.head.build import apart, image, parcel, there
 from rookery.head.build.builder import Base
 from rookery.head.build.image import BuiltImage
+from rookery.head.build.parcel import SentImage
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress
 from rookery.head.remote.machine import Remote, explained
@@ -145,8 +146,8 @@ def _blocks(program: bytes, below: Path | None) -> Iterator[bytes]:
                 yield block
 
 
-def _follow(machine: Remote, stream: IO[bytes], on_progress: OnProgress) -> dict[str, Any]:
-    """Pass progress on until the image is announced; empty when the other machine ended without a word.
+def _follow(machine: Remote, stream: IO[bytes], on_progress: OnProgress) -> SentImage | None:
+    """Pass progress on until the image is announced; None when the other machine ended without a word.
 
     Raises RookeryError as the build there did.
     """
@@ -158,7 +159,7 @@ def _follow(machine: Remote, stream: IO[bytes], on_progress: OnProgress) -> dict
                 record = ErrorRecord(ErrorKind(error["kind"]), error["message"], details, error["hint"])
                 raise RookeryError.from_record(record)
             if image_there := message.get("image"):
-                return dict(image_there)
+                return _sent(image_there)
             on_progress(Progress(**message["progress"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RookeryError(
@@ -166,15 +167,26 @@ def _follow(machine: Remote, stream: IO[bytes], on_progress: OnProgress) -> dict
                 details=line[:500].decode(errors="replace"),
                 hint="its login shell must print nothing when it runs a command",
             ) from error
-    return {}
+    return None
 
 
-def _bring(told: dict[str, Any], stream: IO[bytes], place: Path, on_progress: OnProgress) -> BuiltImage:
+def _sent(image_there: object) -> SentImage:
+    """Raises ValueError for anything but the three files of an image."""
+    try:
+        sent = codec.decode(SentImage, image_there)
+    except RookeryError as error:
+        raise ValueError(str(error)) from error
+    if len(sent.files) != len(there.FILES):
+        raise ValueError(f"{len(sent.files)} files")
+    return sent
+
+
+def _bring(sent: SentImage, stream: IO[bytes], place: Path, on_progress: OnProgress) -> BuiltImage:
     paths = [place / name for name in (image.ROOT, image.KERNEL, image.DRIVERS)]
-    total, done = sum(int(file["size"]) for file in told["files"]), 0
+    total, done = sum(file.size for file in sent.files), 0
     files.require_space(place, total, "the image that comes home")
-    for path, file in zip(paths, told["files"], strict=True):
-        digest, left = hashlib.sha256(), int(file["size"])
+    for path, file in zip(paths, sent.files, strict=True):
+        digest, left = hashlib.sha256(), file.size
         with path.open("wb") as target:
             while left > 0:
                 block = stream.read(min(_BLOCK, left))
@@ -184,7 +196,7 @@ def _bring(told: dict[str, Any], stream: IO[bytes], place: Path, on_progress: On
                 digest.update(block)
                 left, done = left - len(block), done + len(block)
                 on_progress(Progress("bringing the image home", done, total, "bytes"))
-        if digest.hexdigest() != file["sha256"]:
+        if digest.hexdigest() != file.sha256:
             raise RookeryError(
                 f"{path.name} did not arrive as it was built", kind=ErrorKind.CORRUPT, hint="build again"
             )
@@ -193,10 +205,10 @@ def _bring(told: dict[str, Any], stream: IO[bytes], place: Path, on_progress: On
         root,
         kernel,
         drivers,
-        kernel_release=told["kernel_release"],
-        architecture=told["architecture"],
-        packages=dict(told["packages"]),
-        notes=tuple(told["notes"]),
+        kernel_release=sent.kernel_release,
+        architecture=sent.architecture,
+        packages=sent.packages,
+        notes=sent.notes,
     )
 
 
@@ -211,7 +223,7 @@ def _fault(machine: Remote, done: Completed) -> RookeryError:
         )
     if done.code == _NO_ROOT:
         return RookeryError(
-            f"the user on {machine.host} is not root, and sudo there wants a password",
+            f"the user on {machine.host} is not root, and sudo does not let it be without a password",
             kind=ErrorKind.FORBIDDEN,
             details=done.stderr,
             hint=f"log in as root: --on root@{machine.host}; or allow sudo without a password there",

@@ -178,8 +178,8 @@ def _left_out(wish: Wish, seen: Seen) -> Iterator[str]:
 
 
 def _literal(path: str) -> str:
-    """A path in which nothing is a pattern."""
-    return re.sub(r"([*?\[\\])", r"\\\1", path)
+    """A path in which nothing is a pattern. To rsync a backslash is one where there is no wildcard."""
+    return re.sub(r"([*?\[\\])", r"\\\1", path) if re.search(r"[*?\[]", path) else path
 
 
 def _rsync(
