@@ -271,13 +271,19 @@ def child(words: Sequence[str]) -> None:
     blob = Blob(Role.DATA, "new", new.stat().st_size, digest, made.info_hash, made.info_hash_v1)
     metainfo, indexes = open_torrent(made.torrent, blob), [dump(_index_of(path)) for path in (new, old)]
     handle = os.open(part, os.O_RDWR | os.O_CREAT)
-    os.posix_fallocate(handle, 0, blob.size)  # as above
+
+    def run_once(index: ChunkIndex, had: ChunkIndex) -> Start:
+        start = Start.empty(metainfo)
+        fill(handle, metainfo, index, [Old(old, had)], start, lambda _: None, threading.Event())
+        return start
+
+    run_once(*map(parse_index, indexes))  # so that it writes into a file that is there, as cp does
     ctypes.CDLL(None).malloc_trim(0)  # what made the indexes is not what filling needs: neither in the way nor reused
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     before = _memory("VmRSS")
-    index, had = (parse_index(data) for data in indexes)
-    start, began, worked = Start.empty(metainfo), time.monotonic(), time.process_time()
-    fill(handle, metainfo, index, [Old(old, had)], start, lambda _: None, threading.Event())
+    index, had = map(parse_index, indexes)
+    began, worked = time.monotonic(), time.process_time()
+    start = run_once(index, had)
     seconds, worked = time.monotonic() - began, time.process_time() - worked
     filled = sum(metainfo.length(piece) for piece, there in enumerate(start.pieces) if there)
     print(json.dumps({"seconds": seconds, "worked": worked, "filled": filled, "memory": _memory("VmHWM") - before}))

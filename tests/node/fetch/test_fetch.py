@@ -556,8 +556,9 @@ def is_fetched(top: Path, to: Path) -> bool:
 def test_of_a_tree_only_what_changed_is_fetched(shelf: Shelf, tmp_path: Path, older_tree: Path, have: str) -> None:
     stats = fetch_offer(shelf.url, tmp_path / "two", have=[tmp_path / have])
     assert is_fetched(older_tree, tmp_path / "two")
-    assert stats.bytes_filled == stats.bytes_total - stats.bytes_from_head
-    assert 0 < stats.bytes_from_head < 400_000 < stats.bytes_total
+    # By swarm and HTTP a piece may come twice.
+    assert stats.bytes_total - stats.bytes_from_head <= stats.bytes_filled < stats.bytes_total
+    assert 0 < stats.bytes_from_head < 600_000 < stats.bytes_total - 2_000_000
     # The very same tree once more: nobody is asked.
     shelf.asked.clear()
     stats = fetch_offer(shelf.url, tmp_path / "three", have=[tmp_path / "two"])
