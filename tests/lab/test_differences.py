@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark of updates: what it counts, and what it holds against its bounds."""
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lab.differences_page import page, total, wrong
 from lab.publishing import publishing
 from lab.updating import fetched
 
+KEPT = Path(__file__).parents[2] / "docs/benchmarks"
 UPDATE = {"chunks": 2.8, "blocks": 3.2, "pieces": 4.0, "index": 0.1}
 
 
@@ -124,3 +127,12 @@ def test_a_real_update_fetches_what_was_counted(tmp_path: Path) -> None:
     assert wire["index"] > 0 < wire["torrent"]
     again = fetched(new, new, tmp_path)
     assert (again.pop("had"), any(again.values())) == (new.stat().st_size / 1e6, False)
+
+
+def test_the_page_that_is_kept_is_of_these_cases_and_these_numbers() -> None:
+    kept = json.loads((KEPT / "differences.json").read_text())
+    assert [row["case"] for row in kept["options"]] == [
+        json.loads(json.dumps(asdict(case))) for case in differences.CASES
+    ]
+    assert page(kept) == (KEPT / "differences.md").read_text()
+    assert list(wrong(kept)) == []
