@@ -114,6 +114,7 @@ class Swarm:
         self._handle: lt.torrent_handle | None = None
         self._metainfo: Metainfo | None = None
         self._looking = True  # through the file, before anything is fetched
+        self._finished = False
 
     def join(
         self,
@@ -161,6 +162,7 @@ class Swarm:
 
     def recheck(self) -> None:
         """Look through the file again and go on; `under_look` tells when that is over. Put no piece in before."""
+        self._finished = False
         self._asked.clear()
         self._looking = True
         self._torrent.clear_error()
@@ -257,7 +259,7 @@ class Swarm:
         elif isinstance(alert, lt.peer_ban_alert):
             news.banned.append(alert.ip[0])
         elif isinstance(alert, lt.peer_disconnected_alert):
-            self._gave.pop(alert.ip, None)
+            self._note_gone(alert.ip)
         elif isinstance(alert, lt.tracker_error_alert):
             news.tracker_error, news.tracker_ok = alert.failure_reason() or alert.error.message(), False
         elif isinstance(alert, lt.tracker_reply_alert):
@@ -269,7 +271,7 @@ class Swarm:
         if isinstance(alert, lt.torrent_checked_alert):
             news.checked, self._looking = True, False
         elif isinstance(alert, lt.torrent_finished_alert):
-            news.finished = True
+            news.finished = self._finished = True
         elif isinstance(alert, lt.state_changed_alert):
             news.checking = alert.state == lt.torrent_status.states.checking_files
         elif isinstance(alert, lt.cache_flushed_alert):
@@ -293,6 +295,15 @@ class Swarm:
         if endpoint not in self._of_head:
             self._is_head(endpoint, alert.pid)
         self._count(endpoint, block, news)
+
+    def _note_gone(self, endpoint: Endpoint) -> None:
+        """Who hangs up before everything is there has not given what it was asked for and was not told of. After that
+        all complete ones hang up on each other."""
+        self._gave.pop(endpoint, None)
+        if not self._finished:
+            for asked in self._asked.values():
+                if endpoint in asked and len(asked) > 1:
+                    asked[:] = [other for other in asked if other != endpoint] or asked[-1:]
 
     def _count(self, endpoint: Endpoint, block: tuple[int, int], news: News) -> int:
         assert self._metainfo is not None
