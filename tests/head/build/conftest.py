@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small Debian root, made once, and what a build may have left on this machine."""
 
+import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from rookery import files
 from rookery.run import run
 
 
@@ -27,6 +31,27 @@ def root(debian: Path, tmp_path: Path) -> Iterator[Path]:
     run(["cp", "-a", "--reflink=auto", debian, tmp_path / "root"])
     yield tmp_path / "root"
     run(["rm", "-rf", tmp_path / "root"])
+
+
+@pytest.fixture
+def filling_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """For the time of a block, somebody takes nearly all of `small_disk` whenever a build has found room on it."""
+
+    @contextlib.contextmanager
+    def filling() -> Iterator[None]:
+        require, filler = files.require_space, small_disk / "filler"
+
+        def others_take_it(directory: Path, needed: int, what: str) -> None:
+            require(directory, needed, what)
+            with filler.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free - (1 << 19))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "require_space", others_take_it)
+            yield
+        filler.unlink()
+
+    return filling
 
 
 @pytest.fixture

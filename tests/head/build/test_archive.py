@@ -2,16 +2,15 @@
 """Trees and tarballs become roots: copied exactly, or refused."""
 
 import os
-import shutil
 import stat
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import builder, image
 from rookery.head.build.archive import COPYING, UNPACKING, ArchiveBuilder
@@ -184,7 +183,7 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["tree", "tarball"])
 def test_a_disk_that_fills_up_after_the_look_is_told(
-    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    small_disk: Path, filling_disk: Callable[[], AbstractContextManager[None]], tmp_path: Path, form: str
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -192,14 +191,7 @@ def test_a_disk_that_fills_up_after_the_look_is_told(
     if form == "tarball":
         run(["tar", "-C", source, "-czf", tmp_path / "source.tgz", "."])
         source = tmp_path / "source.tgz"
-    require = files.require_space
-
-    def others_take_it(directory: Path, needed: int, what: str) -> None:
-        require(directory, needed, what)
-        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(small_disk).free - (1 << 19))
-
-    monkeypatch.setattr(files, "require_space", others_take_it)
-    with (small_disk / "filler").open("wb") as filler:
+    with filling_disk():
         error = refused(source, small_disk / "build")
     verb = "copy" if form == "tree" else "unpack"
     assert (error.kind, str(error)) == (ErrorKind.NO_SPACE, f"no space left to {verb} {source} in {small_disk}/build")

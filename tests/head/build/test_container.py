@@ -12,11 +12,11 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from rookery import files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import builder, image
 from rookery.head.build.container import ARCHITECTURES, ContainerBuilder
@@ -311,22 +311,18 @@ def test_what_skopeo_would_unpack_is_refused_before_it(
 
 @pytest.mark.parametrize("form", ["oci", "zstd"])
 def test_a_disk_that_fills_up_after_the_look_is_told(
-    images: Images, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    images: Images,
+    small_disk: Path,
+    filling_disk: Callable[[], AbstractContextManager[None]],
+    tmp_path: Path,
+    form: str,
 ) -> None:
     made = images.make("a", images.layer(("noise", os.urandom(3 << 20))))
     made = repacked(made, form, tmp_path) if form == "zstd" else made
-    require = files.require_space
-
-    def others_take_it(directory: Path, needed: int, what: str) -> None:
-        require(directory, needed, what)
-        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(small_disk).free - (1 << 19))
-
-    with (small_disk / "filler").open("wb") as filler, monkeypatch.context() as patch:
-        patch.setattr(files, "require_space", others_take_it)
+    with filling_disk():
         error = refused(Recipe(container=made), small_disk / "build")
     assert error.kind is ErrorKind.NO_SPACE, error.record.details
     assert str(error) == f"no space left to unpack {made} in {small_disk}/build/scratch"
-    (small_disk / "filler").unlink()
     run(["rm", "-rf", small_disk / "build"])
     built(Recipe(container=made), small_disk / "build")
     assert (small_disk / "build/tree/noise").stat().st_size == 3 << 20

@@ -65,7 +65,9 @@ class Connection:
             whole = True
         except (OSError, http.client.HTTPException) as error:
             raise RookeryError(
-                f"the head at {self._host} does not answer: {error or type(error).__name__}", kind=ErrorKind.UNAVAILABLE
+                f"the head at {self._host} does not answer: {error or type(error).__name__}",
+                kind=ErrorKind.UNAVAILABLE,
+                hint="is the head up, and is its HTTP port reachable from here?",
             ) from error
         finally:
             if not whole:
