@@ -7,7 +7,6 @@ import contextlib
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -20,17 +19,13 @@ from rookery import run
 from rookery.cli import main as cli
 from rookery.cli.connection import connect
 from rookery.errors import RookeryError
+from tests.ports import free_port
 
 PACKING_SECONDS = 300  # the first start packs the agent, on a busy machine perhaps beside three others
 
 
 def words(*more: str) -> list[str]:
     return [sys.executable, "-m", "rookery.cli", *more]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as wire:
-        return int(wire.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
 from rookery.head.swarm.tracker import Tracker
 from rookery.relay.taker import join
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 
@@ -80,11 +81,6 @@ class RunningHead:
         version = self.services.publisher.image(name, built, "# recipe\n", tag, silent, threading.Event())
         self.services.published.added(version)
         return version
-
-
-def free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as wire:
-        return int(wire.getsockname()[1])
 
 
 @contextlib.contextmanager

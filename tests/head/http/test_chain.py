@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,16 +23,12 @@ from rookery.wire import routes
 from rookery.wire.manifest import Blob, Role
 from rookery.wire.orders import FetchOffer, Source
 from rookery.wire.relay import Ask, Feed
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from conftest import RunningHead
 
 PIECE = 65536
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as wire:
-        return int(wire.getsockname()[1])
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:

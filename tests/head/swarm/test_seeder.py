@@ -18,6 +18,7 @@ from rookery.head.swarm.torrent import make_torrent
 from rookery.node.fetch.fetch import Fetcher
 from rookery.wire.manifest import Blob, Role
 from rookery.wire.orders import Source
+from tests.ports import free_port
 
 PIECE = 65536
 
@@ -32,12 +33,6 @@ class Told:
     def __call__(self, sha256: str, message: str) -> None:
         self.messages.append((sha256, message))
         self.one.set()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
