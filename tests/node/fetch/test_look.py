@@ -25,7 +25,7 @@ from rookery.wire.manifest import Blob, Role
 from rookery.wire.orders import Source
 
 PIECES, PIECE = 40, 65536
-QUICK = Limits(give_up=30.0, put=0.4, look=0.5)
+QUICK = Limits(give_up=30.0, put=0.4, put_last=0.4, look=0.5)
 
 
 class Site:
@@ -138,13 +138,22 @@ class Watched:
 def test_nothing_is_asked_or_put_in_while_the_file_is_looked_through(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rookery.node.fetch.loop.MOST_TRIES", 1)
+    monkeypatch.setattr("rookery.node.fetch.loop.MOST_TRIES_OF_LAST", 1)
     watched = Watched(monkeypatch, site, lost=(3,), polls=10)
     stats = site.fetch()
     assert site.to.read_bytes() == site.content
     assert watched.looks == 1
     assert watched.during == []
     assert stats.bytes_from_head_http == (PIECES + 1) * PIECE, "only the lost piece comes twice"
+
+
+def test_the_last_pieces_that_the_engine_does_not_take_are_put_in_again_soon(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch, site, lost=(3, 5), polls=0)
+    site.fetch(Limits(put=600.0, put_last=0.4))
+    assert site.to.read_bytes() == site.content
+    assert (watched.put_in.count(3), watched.put_in.count(5), watched.looks) == (3, 3, 1)
 
 
 def test_what_comes_while_the_file_is_looked_through_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +190,7 @@ def test_a_look_that_never_ends_ends_the_fetch_and_the_next_one_heals(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("rookery.node.fetch.loop.MOST_TRIES", 1)
+        broken.setattr("rookery.node.fetch.loop.MOST_TRIES_OF_LAST", 1)
         Watched(broken, site, lost=(3,), polls=0)
         again = Swarm.recheck
 
@@ -240,6 +249,6 @@ def test_no_piece_is_stuck_while_others_get_whole(site: Site, monkeypatch: pytes
 
     watched = Watched(monkeypatch, site, lost=(), polls=0)
     monkeypatch.setattr(Swarm, "look", trickling)
-    stats: Any = site.fetch(Limits(put=2.0))
+    stats: Any = site.fetch(Limits(put=2.0, put_last=2.0))
     assert watched.looks == 0
     assert stats.bytes_from_head_http == PIECES * PIECE

@@ -31,7 +31,7 @@ STEER = 0.25  # s between two decisions
 TELL = 0.5  # s between two calls of on_progress
 TRY_HEAD = 2.0  # s between two tries to reach a head's seeder that is not connected
 HELD = 64 << 20  # bytes that came by HTTP and are not checked yet, at most
-MOST_TRIES = 3  # of putting a piece in
+MOST_TRIES, MOST_TRIES_OF_LAST = 3, 2  # of putting a piece in
 MOST_CONFUSIONS = 20
 SLOWEST = 2e6  # bytes/s at which a disk still writes and reads
 UNTOLD = 5.0  # s after the end of a look after which its notice is not waited for any more
@@ -297,20 +297,25 @@ class Loop:
     def _unstick(self, now: float) -> bool:
         """A right piece that was put in and is neither whole nor refused: libtorrent waits there for block digests from
         a peer that it has banned meanwhile. Put it in again, over what is there; look again if even that does nothing
-        (True then). On a slow machine good pieces wait long as well: while any piece gets whole, none is stuck.
+        (True then). On a slow machine good pieces wait long as well: while any piece gets whole, none is stuck. When
+        all that is missing was put in, no other can get whole, and there is nothing to do but to try again at once.
         """
-        if now - self._last_any_whole < self._limits.put:
-            return False
         with self._lock:
+            last = self._missing <= self._busy - self._asked
+            patience = self._limits.put_last if last else self._limits.put
+            if now - self._last_any_whole < patience:
+                return False
             stuck = [
                 piece
                 for piece, (when, _) in self._put_in.items()
-                if now - when >= self._limits.put and piece in self._busy and piece not in self._asked
+                if now - when >= patience and piece in self._busy and piece not in self._asked
             ]
             for piece in stuck:
                 self._busy.discard(piece)
-                self._rest(piece, now)
-            hopeless = any(self._put_in[piece][1] >= MOST_TRIES for piece in stuck)
+                if not last:
+                    self._rest(piece, now)
+            most = MOST_TRIES_OF_LAST if last else MOST_TRIES
+            hopeless = any(self._put_in[piece][1] >= most for piece in stuck)
         if hopeless:
             self._look_again(now)
         return hopeless

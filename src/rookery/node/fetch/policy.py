@@ -27,8 +27,9 @@ class Limits:
     piece getting whole. slow: a rate below it (over `quiet`) counts as nothing. nobody: how long no connected peer may
     have a piece before it is asked for by HTTP; for pieces that are another node's own it is nobody_else, since that
     node asks for them itself. range: bytes asked for at once. give_up: how long nothing at all may come. put: how long
-    no piece at all may get whole before one that was put in is taken for stuck. look: how long looking through the file
-    may stand still, beside the time in which a slow disk writes what waits.
+    no piece at all may get whole before one that was put in is taken for stuck. put_last: the same when nothing else is
+    missing, so that no other piece could get whole meanwhile. look: how long looking through the file may stand still,
+    beside the time in which a slow disk writes what waits.
     """
 
     start: float = 1.0
@@ -42,6 +43,7 @@ class Limits:
     range: int = 4 << 20
     give_up: float = 120.0
     put: float = 20.0
+    put_last: float = 5.0
     look: float = 30.0
 
 
