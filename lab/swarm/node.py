@@ -9,6 +9,7 @@ times are CLOCK_MONOTONIC, which all processes of one machine share, so that the
 from __future__ import annotations
 
 import argparse
+import encodings.idna  # noqa: F401 - what a process's first look-up of an address imports
 import json
 import os
 import socket

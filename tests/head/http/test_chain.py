@@ -271,3 +271,23 @@ def test_a_port_that_another_has_is_passed_over(site: Site) -> None:
         assert f"127.0.0.1:{port}" in site.head.services.planner.swarms[site.blob.sha256].members
     assert (site.directory / "second").read_bytes() == site.content
     assert stats.hash_failures == 0
+
+
+def test_who_has_the_file_by_the_chain_joins_the_mesh_a_moment_later(site: Site) -> None:
+    stop = threading.Event()
+
+    def present() -> int:
+        return site.head.services.tracker.present(site.blob.info_hash, time.monotonic())
+
+    before = present()
+    with Fetcher(site.blob, site.torrent, site.source, site.directory / "node", relay_port=free_port()) as node:
+        node.run()
+        assert (site.directory / "node").read_bytes() == site.content
+        assert node._swarm is None
+        giving = threading.Thread(target=node.give, args=(None, stop))
+        giving.start()
+        try:
+            wait_until(lambda: present() > before, "the tracker knows it")
+        finally:
+            stop.set()
+            giving.join()

@@ -22,7 +22,7 @@ from rookery.node.fetch.asker import Asker
 from rookery.node.fetch.fill import Start
 from rookery.node.fetch.loop import cancelled
 from rookery.node.fetch.metadata import Metadata
-from rookery.node.fetch.metainfo import Metainfo, open_torrent
+from rookery.node.fetch.metainfo import Metainfo
 from rookery.node.fetch.stats import Ledger
 from rookery.node.fetch.swarm import disk_error
 from rookery.relay import frames
@@ -97,6 +97,7 @@ class Chain:
         self._error: RookeryError | None = None
         self._done = 0
         self._last = self._asked = 0.0
+        self._whole = threading.Event()  # every piece is there
         self._hash, self._hashed = hashlib.sha256(), 0
 
     @property
@@ -137,7 +138,7 @@ class Chain:
         place = self._place = self._enter()
         self._metadata.take(place, self._giver, stop)
         if self._known is None:
-            metainfo = open_torrent(self._metadata.torrent, self._blob)
+            metainfo = self._metadata.metainfo
             self.begin(metainfo, Start.empty(metainfo))
         return self._metainfo
 
@@ -181,7 +182,7 @@ class Chain:
                     tell(self.transfer(now))
                 if self._given_up(now):
                     return False
-                time.sleep(LOOK)
+                self._whole.wait(LOOK)
         finally:
             self._hang_up()
         self._advance()
@@ -193,7 +194,7 @@ class Chain:
         chain."""
         if self._giver is not None:
             return
-        metainfo = open_torrent(self._metadata.torrent, self._blob)
+        metainfo = self._metadata.metainfo
         self._known = metainfo, Start.empty(metainfo)
         self.book = Book(metainfo.pieces, complete=True)
         place = self._enter()
@@ -346,6 +347,8 @@ class Chain:
             with self._lock:
                 self._done += self._metainfo.length(piece)
             self._last = now
+            if self.book.complete:
+                self._whole.set()
 
     # -- the links
 

@@ -34,7 +34,7 @@ from rookery.node.fetch.plain import fetch_plain
 from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import get
 from rookery.node.fetch.stats import FetchStats, Ledger
-from rookery.node.fetch.swarm import Swarm, disk_error
+from rookery.node.fetch.swarm import Counts, Swarm, disk_error
 from rookery.relay.frames import RELAY_PORT
 from rookery.wire import chunks, engine, routes
 from rookery.wire.manifest import Blob
@@ -42,6 +42,10 @@ from rookery.wire.orders import SeedPolicy, Source
 from rookery.wire.report import Transfer
 
 log = logger(__name__)
+
+# s after which who has everything by the chain joins the mesh, too. Making the engine takes some 20 ms of a processor
+# that the node needs for what it fetched the file for.
+MESH_AFTER = 1.0
 
 
 def part_path(to: Path) -> Path:
@@ -131,6 +135,7 @@ class Fetcher:
         self._rate, self._limits = rate or source.rate, limits or Limits()
         self._ledger = Ledger(blob.size)
         self._swarm: Swarm | None = None
+        self._joining: threading.Timer | None = None
         self._chain: Chain | None = None
         self._index = b""
         self._digests: dict[Path, str] = {}  # of files that were here before
@@ -171,21 +176,25 @@ class Fetcher:
         metainfo, start = self._enter(chain, part, olds if self._blob.chunks else ())
         self._torrent = metainfo.torrent
         whole = chain.run(self._tell, self._stop)
-        swarm = self._swarm = Swarm(self._source, self._port, self._rate)
-        if not whole:
+        swarm = None if whole else Swarm(self._source, self._port, self._rate)
+        if swarm is not None:
+            self._swarm = swarm
             self._mesh(swarm, chain, metainfo, start, part)
         verify_seconds = self._verify(part, chain.digest())
-        if whole:
+        if swarm is None:
             os.replace(part, self._to)
-            swarm.join(metainfo, self._to, complete=True)
         else:
             swarm.rename(self._to)
         files.sync_directory(self._to.parent)
         self._remember()
-        counts = swarm.counts()
+        counts = swarm.counts() if swarm is not None else Counts(0, 0)
         sent = counts.sent + chain.sent
-        peers = len(swarm.peers()) + chain.links
+        peers = (len(swarm.peers()) if swarm is not None else 0) + chain.links
         self._tell(self._ledger.transfer(self._blob.size, sent, peers, time.monotonic()))
+        if swarm is None:
+            self._joining = threading.Timer(MESH_AFTER, self._join, (metainfo,))
+            self._joining.daemon = True
+            self._joining.start()
         return self._ledger.stats(
             seconds=self._elapsed(),
             verify_seconds=verify_seconds,
@@ -193,6 +202,12 @@ class Fetcher:
             sent=sent,
             redundant=counts.redundant,
         )
+
+    def _join(self, metainfo: Metainfo) -> None:
+        """Be in the mesh, too, as one that has everything."""
+        swarm = Swarm(self._source, self._port, self._rate)
+        swarm.join(metainfo, self._to, complete=True)
+        self._swarm = swarm
 
     def _finish_alone(self, part: Path, verify_seconds: float) -> FetchStats:
         """Give its name to what came without a swarm."""
@@ -309,21 +324,26 @@ class Fetcher:
 
     def give(self, seconds: float | None, stop: threading.Event | None = None) -> Transfer:
         """Go on giving for some seconds (None: until `stop`), after `run`; what was given."""
+        stop = stop or self._stop
+        while self._joining is not None and self._joining.is_alive() and not stop.is_set():
+            self._joining.join(0.1)
+        if stop.is_set() or not self._blob.info_hash:
+            return Transfer(sent=self._chain.sent if self._chain else 0)
         if self._swarm is None:
-            if not self._blob.info_hash:
-                return Transfer()
-            torrent = self.torrent()
-            self._swarm = Swarm(self._source, self._port, self._rate)
-            self._swarm.join(open_torrent(torrent, self._blob), self._to, complete=True)
+            self._join(open_torrent(self.torrent(), self._blob))
+        if self._chain is None:
             self._chain = Chain(
-                self._blob, torrent, self._source, self._to, self._ledger, port=self._relay_port, rate=self._rate
+                self._blob, self.torrent(), self._source, self._to, self._ledger, port=self._relay_port, rate=self._rate
             )
             self._chain.give(self._to)
-        assert self._chain is not None
-        return _give(self._swarm, self._chain, self._blob, seconds, stop or self._stop, self._tell)
+        assert self._swarm is not None
+        return _give(self._swarm, self._chain, self._blob, seconds, stop, self._tell)
 
     def close(self) -> None:
         """Leave the swarm."""
+        if self._joining is not None:
+            self._joining.cancel()
+            self._joining.join()
         chain, self._chain = self._chain, None
         if chain is not None:
             chain.close()

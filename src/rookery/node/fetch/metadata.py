@@ -16,7 +16,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
 from rookery.node.fetch import policy
 from rookery.node.fetch.loop import cancelled
-from rookery.node.fetch.metainfo import MAX_TORRENT, open_torrent
+from rookery.node.fetch.metainfo import MAX_TORRENT, Metainfo, open_torrent
 from rookery.node.fetch.ranges import get
 from rookery.relay.giver import Giver
 from rookery.relay.growing import Growing
@@ -40,11 +40,14 @@ class Metadata:
         self._blob, self._source = blob, source
         self._torrent, self._index = Growing(torrent), Growing()
         self._wants_index = False
+        self._opened: Metainfo | None = None
 
     @property
-    def torrent(self) -> bytes:
-        """The torrent, after `take`."""
-        return self._torrent.content()
+    def metainfo(self) -> Metainfo:
+        """The torrent, opened; after `take`, or with one at hand. Raises RookeryError as `open_torrent`."""
+        if self._opened is None:  # opening it takes a digest for each piece: once
+            self._opened = open_torrent(self._torrent.content(), self._blob)
+        return self._opened
 
     @property
     def index(self) -> bytes:
@@ -77,7 +80,7 @@ class Metadata:
     def _take_torrent(self, place: Place | None, giver: Giver | None, stop: threading.Event) -> None:
         if self._take(place, self._blob.sha256, self._torrent, MAX_TORRENT, stop):
             try:
-                open_torrent(self._torrent.content(), self._blob)
+                self._opened = open_torrent(self._torrent.content(), self._blob)
                 return
             except RookeryError as error:
                 log.warning("the torrent that came down the chain is not right: %s", error)
