@@ -100,22 +100,21 @@ CASES = (
 
 def roots(keep: Path) -> tuple[Path, Path]:
     """The two root trees in `keep`, which are built when they are not there."""
-    found = []
-    for name, more in (("base", ()), ("four", PACKAGES)):
-        place = keep / name
-        if not (place / "epoch").exists():
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            print(f"building {name}", flush=True)
-            _build(place, more)
-        found.append(place)
-    return found[0], found[1]
+    more = "".join(f'  "{package}",\n' for package in PACKAGES)
+    return built(keep / "base"), built(keep / "four", '"less",\n', f'"less",\n{more}')
 
 
-def _build(place: Path, more: Sequence[str]) -> None:
-    text = RECIPE.read_text()
-    if more:
-        text = text.replace('"less",\n', '"less",\n' + "".join(f'  "{package}",\n' for package in more))
+def built(place: Path, old: str = "", new: str = "") -> Path:
+    """`place` with the root tree of the recipe, in whose text `old` is `new`; built when it is not there."""
+    if not (place / "epoch").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        print(f"building {place.name}", flush=True)
+        _build(place, RECIPE.read_text().replace(old, new))
+    return place
+
+
+def _build(place: Path, text: str) -> None:
     recipe = parse(text, str(RECIPE), RECIPE.parent)
     scratch, tree, started = place / "scratch", place / "tree", time.time()
     scratch.mkdir()
@@ -355,7 +354,7 @@ def measure(only: Sequence[str], keep: Path, before: dict[str, Any]) -> dict[str
     found = {**before, "version": __version__, "processor": _processor(), "packages": list(PACKAGES)}
     steps: dict[str, Callable[[Path], Any]] = {
         "options": lambda place: _options(keep, place),
-        "publish": lambda place: publishing(roots(keep)[1] / "tree", place),
+        "publish": lambda place: _publishing(keep, place),
         "fill": lambda _place: _fills(),
         "versions": versions,
     }
@@ -374,6 +373,14 @@ def _options(keep: Path, place: Path) -> list[dict[str, Any]]:
         update = rows[-1]["update"]
         print(f"{case.what}: {rows[-1]['size']:.1f} MB, update {update['blocks']:.2f} MB", flush=True)
     return rows
+
+
+def _publishing(keep: Path, place: Path) -> dict[str, Any]:
+    """With the small kernel for virtual machines, and with the one for all machines."""
+    small = roots(keep)[1]
+    generic = built(keep / "generic", "linux-image-cloud-amd64", "linux-image-amd64")
+    rows = publishing(small / "tree", place / "small")
+    return rows | {f"generic_{name}": row for name, row in publishing(generic / "tree", place / "generic").items()}
 
 
 def _fills() -> list[dict[str, float]]:

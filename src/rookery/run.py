@@ -26,6 +26,9 @@ from rookery.errors import ErrorKind, RookeryError
 KEPT_LINES = 20
 PIPE = subprocess.PIPE
 Child = subprocess.Popen[bytes]  # for annotations elsewhere: only this module imports subprocess
+# Before a command: it goes when this process is killed. To be started from a thread that waits for its end, as `run`
+# does: the kernel's signal comes when that thread ends.
+BOUND = ("setpriv", "--pdeathsig", "KILL")
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TERM")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -67,6 +67,26 @@ def test_errors_are_records(runner: Jobs) -> None:
     assert error.kind is ErrorKind.INTERNAL
 
 
+def test_what_failed_is_told_and_what_cannot_be_remembered_stops_nothing() -> None:
+    told: list[jobs.JobRecord] = []
+
+    def remember(record: jobs.JobRecord) -> None:
+        told.append(record)
+        raise RookeryError("the disk is full", kind=ErrorKind.NO_SPACE)
+
+    def fails(_on_progress: OnProgress, _cancel: threading.Event) -> str:
+        raise RookeryError("no good")
+
+    runner = Jobs(at_once=1, on_failed=remember)
+    try:
+        for _ in range(2):
+            assert ended(runner, runner.start("build", "base", fails).id).state == "failed"
+        ended(runner, runner.start("publish", "file", lambda _on_progress, _cancel: "").id)
+    finally:
+        runner.stop()
+    assert [(record.kind, record.subject, record.state) for record in told] == [("build", "base", "failed")] * 2
+
+
 def test_one_at_a_time_and_cancelled_in_the_queue(runner: Jobs) -> None:
     first = runner.start("build", "one", until_cancelled).id
     second = runner.start("build", "two", until_cancelled).id

@@ -56,7 +56,7 @@ def test_the_page_says_what_was_found() -> None:
     assert "| **together** | **3.42** |" in text
     assert "| in parts of the patch | **1.80** |" in text
     assert "| **of choice** |" in text
-    assert "| new drivers (2.4 MB) | 10.0 | 12.0 | **1.20** |" in text
+    assert "| kernel for virtual machines: new drivers (2.4 MB) | 10.0 | 12.0 | **1.20** |" in text
     assert "| the same drivers | 10.0 | 11.0 | **1.10** |" in text
     assert "the image is 8.1% larger" in text
     assert "has 1.014 times the size" in text

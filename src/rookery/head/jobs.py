@@ -48,9 +48,13 @@ class JobRecord:
 
 
 class Jobs:
-    """Runs work in threads of its own: `at_once` at a time, the others wait their turn in order."""
+    """Runs work in threads of its own: `at_once` at a time, the others wait their turn in order.
 
-    def __init__(self, at_once: int = AT_ONCE) -> None:
+    on_failed: told each job that failed, or was cancelled while it ran.
+    """
+
+    def __init__(self, at_once: int = AT_ONCE, on_failed: Callable[[JobRecord], object] | None = None) -> None:
+        self._on_failed = on_failed or (lambda _record: None)
         self._changed = threading.Condition()
         self._records: OrderedDict[str, JobRecord] = OrderedDict()
         self._cancels: dict[str, threading.Event] = {}
@@ -167,6 +171,11 @@ class Jobs:
             cancelled = record.kind is ErrorKind.CANCELLED
             with self._changed:
                 self._end(job_id, state="cancelled" if cancelled else "failed", error=record)
+                ended = self._records[job_id]
+            try:
+                self._on_failed(ended)
+            except RookeryError as other:  # of a full disk, say
+                log.error("job %s is not remembered: %s", job_id, other)
         else:
             with self._changed:
                 self._end(job_id, state="done", result=result)

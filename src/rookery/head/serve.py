@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import shutil
@@ -37,7 +38,7 @@ from rookery.head.http.limits import PatientProtocol
 from rookery.head.http.published import Published
 from rookery.head.http.services import Services
 from rookery.head.init import database_url
-from rookery.head.jobs import Jobs
+from rookery.head.jobs import JobRecord, Jobs
 from rookery.head.mirrors.rounds import Rounds, Watcher
 from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
@@ -65,7 +66,7 @@ class _Sockets:
 
 def serve(directory: Path) -> None:
     """Run the head in `directory` (absolute) until SIGINT or SIGTERM. Raises RookeryError when it cannot start."""
-    for talkative in ("alembic", "uvicorn"):
+    for talkative in ("alembic", "uvicorn", "httpx"):  # httpx writes whole URLs, in which tickets are
         logging.getLogger(talkative).setLevel(logging.WARNING)
     config, paths = load(directory), Paths(directory)
     address = network.address_of(config)
@@ -167,7 +168,7 @@ def _start(stack: contextlib.ExitStack, config: Config, paths: Paths, address: s
     url = dnsmasq.head_url(config, address)
     fleet = Fleet(catalog, credentials, config, url, {arch: agent.sha256 for arch, agent in agents.items()}, seeders)
     child = _dnsmasq(stack, config, paths, address, catalog)
-    jobs = Jobs()
+    jobs = Jobs(on_failed=functools.partial(_remember, catalog))
     stack.callback(jobs.stop)
     if config.files.check:
         watcher = Watcher(Rounds(catalog, store, url), config.files.check)
@@ -208,6 +209,13 @@ def _empty(paths: Paths) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _remember(catalog: Catalog, record: JobRecord) -> None:
+    """Whoever did not start a job learns, too, that it failed."""
+    if record.state == "failed" and record.error is not None:
+        subject = "head" if record.kind.endswith("mirror") else f"image:{record.subject}"
+        catalog.add_event(subject, "failed", f"{record.kind} {record.subject}: {record.error.message}")
 
 
 def _agents(config: Config, paths: Paths, key: SiteKey) -> dict[str, PackedAgent]:

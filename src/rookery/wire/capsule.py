@@ -98,10 +98,17 @@ def header(name: str, size: int) -> bytes:
 
 
 def head_size(found: bytes) -> int:
-    """The size of the head, from the archive's first 512 bytes. Raises RookeryError `invalid`, `too-large`."""
+    """The size of the head, from the archive's first 512 bytes. Raises RookeryError `invalid`, `corrupt`,
+    `too-large`."""
     digits = found[124:135]
     size = int(digits, 8) if re.fullmatch(rb"[0-7]{11}", digits) else -1
     if size < 0 or found != header(HEAD, size):
+        if found.startswith(HEAD.encode()):
+            raise RookeryError(
+                "the capsule is damaged: its first header is not what it should be",
+                kind=ErrorKind.CORRUPT,
+                hint="copy it again from where it came; if it stays, export it again",
+            )
         raise RookeryError(
             "this is not a capsule: it does not begin like one",
             kind=ErrorKind.INVALID,

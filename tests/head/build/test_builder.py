@@ -50,6 +50,6 @@ def test_a_plugin_that_is_no_builder_is_refused() -> None:
 def test_an_unknown_distribution_lists_the_known() -> None:
     with pytest.raises(RookeryError) as caught:
         builder.find("debain")
-    assert caught.value.kind is ErrorKind.NOT_FOUND
+    assert caught.value.kind is ErrorKind.INVALID
     assert "debian" in caught.value.record.details
     assert "'debian'" in caught.value.record.hint

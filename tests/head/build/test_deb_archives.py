@@ -109,5 +109,14 @@ def test_a_repository_without_what_was_asked_for(shelf: Shelf, tmp_path: Path) -
     with archives.served(shelf.top) as (url, _):
         recipe = dataclasses.replace(shelf.recipe, repositories=(shelf.site(f"{url}/nothing"),))
         error = refused(recipe, tmp_path / "place")
-    assert error.kind is ErrorKind.UNAVAILABLE
+    assert error.kind is ErrorKind.INVALID
     assert "repository site" in str(error)
+    assert "'url'" in error.record.hint
+
+
+def test_a_suite_that_the_archive_does_not_have(shelf: Shelf, tmp_path: Path) -> None:
+    with archives.served(shelf.top) as (url, _):
+        error = refused(dataclasses.replace(shelf.recipe, mirror=f"{url}/ubuntu", suite="nobel"), tmp_path / "place")
+    assert error.kind is ErrorKind.INVALID, error.record.details
+    assert "has no suite of that name" in str(error)
+    assert "'suite'" in error.record.hint

@@ -4,8 +4,13 @@
 import os
 import random
 import re
+import select
 import shutil
+import signal
+import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +19,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.build import squashfs
 from rookery.head.progress import Progress, silent
 from rookery.head.publish.chunker import Chunker
-from rookery.run import run
+from rookery.run import run, spawn
 
 EPOCH = 1_700_000_000
 READ = "user.rookery"
@@ -173,3 +178,23 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     finally:
         run(["umount", small])
     shutil.rmtree(tree)
+
+
+def test_it_goes_with_the_head_and_leaves_nothing_elsewhere(tmp_path: Path) -> None:
+    tree, work = make_tree(tmp_path / "tree", 200_000_000), tmp_path / "work"
+    work.mkdir()
+    code = (
+        "import sys, threading; from pathlib import Path; from rookery.head.build import squashfs;"
+        "squashfs.pack(Path(sys.argv[1]), Path(sys.argv[2]), 0, lambda _: None, threading.Event())"
+    )
+    temporary = set(Path(tempfile.gettempdir()).glob("*groups-*"))
+    with spawn([sys.executable, "-c", code, tree, work / "root.squashfs"]) as head:
+        until = time.monotonic() + 60
+        while not (children := Path(f"/proc/{head.pid}/task/{head.pid}/children").read_text().split()):
+            assert time.monotonic() < until
+        child = os.pidfd_open(int(children[0]))
+        os.kill(head.pid, signal.SIGKILL)
+        head.wait()
+    assert select.select([child], [], [], 30)[0], "mksquashfs outlived the head"
+    os.close(child)
+    assert set(Path(tempfile.gettempdir()).glob("*groups-*")) == temporary

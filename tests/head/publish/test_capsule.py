@@ -94,7 +94,7 @@ def test_every_flipped_byte_is_found(data: bytes, other: House) -> None:
             read(bytes(wrong), other)
         found.append(caught.value.kind)
     assert set(found) == {ErrorKind.CORRUPT, ErrorKind.INVALID}
-    assert found.count(ErrorKind.INVALID) == form.BLOCK  # its first header: then it is no capsule at all
+    assert found.count(ErrorKind.INVALID) == len(form.HEAD)  # the first name in it: then it is no capsule at all
     assert list(other.store.directory.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.run import RunError, which
+from rookery.run import BOUND, RunError, which
 
 _NOTHING = 1 << 20  # bytes: less is a full disk
 PROGRAMS = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
@@ -20,14 +20,13 @@ def apart(network: str = "", mounts: str = "") -> list[str]:
     when it ends or is killed, also when the head that started it is killed. Needs root.
 
     network: path of the network namespace that it works in; mounts: path of the mount namespace whose mounts it sees;
-    empty: that of this process. To be started from a thread that waits for its end, as `run` does: the kernel's signal
-    comes when that thread ends.
+    empty: that of this process. To be started from a thread that waits for its end (`BOUND`).
     """
     entered = ["nsenter", f"--net={network}"] if network else []
     if mounts:  # the other one first: its path is one of this process's mounts
         entered += ["nsenter", f"--mount={mounts}"]
     return [
-        *("setpriv", "--pdeathsig", "KILL"),
+        *BOUND,
         *entered,
         *("unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"),
     ]

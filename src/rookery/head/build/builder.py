@@ -119,13 +119,13 @@ class Builder(Protocol):
 
 
 def find(name: str) -> Builder:
-    """The builder of a name (`Recipe.builder`). Raises RookeryError `not-found`, listing those there are."""
+    """The builder of a name (`Recipe.builder`). Raises RookeryError `invalid`, listing those there are."""
     points = {point.name: point for point in (*entry_points(group=GROUP), *OURS)}
     if name not in points:
         close = difflib.get_close_matches(name, points, 1)
         raise RookeryError(
             f"no builder for {name!r}",
-            kind=ErrorKind.NOT_FOUND,
+            kind=ErrorKind.INVALID,
             details=f"there are builders for {', '.join(sorted(points))}",
             hint=f"did you mean {close[0]!r}?" if close else f"others are added by entry points in {GROUP!r}",
         )

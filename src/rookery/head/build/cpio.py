@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rookery import files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.run import PIPE, run, spawn
+from rookery.run import BOUND, PIPE, run, spawn
 
 MTIME = 315532800  # of everything in an archive: 1980-01-01, the oldest that every archive format can write
 
@@ -103,10 +103,10 @@ def _compress(archive: Path, compression: str, cancel: threading.Event | None) -
     match compression:
         case "zstd":
             packed = archive.with_suffix(".zst")
-            run([*COMPRESSORS["zstd"], packed, archive], cancel=cancel)
+            run([*BOUND, *COMPRESSORS["zstd"], packed, archive], cancel=cancel)
         case "gzip":
             packed = archive.with_suffix(".gz")
-            run([*COMPRESSORS["gzip"], archive], cancel=cancel)
+            run([*BOUND, *COMPRESSORS["gzip"], archive], cancel=cancel)
         case _:
             packed = archive
     return packed

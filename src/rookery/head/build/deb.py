@@ -234,6 +234,13 @@ def _explained(recipe: Recipe, meter: _Meter, error: RunError) -> RookeryError:
             details=details,
             hint="see that 'key' in the recipe is that archive's public key, and that nobody else answers in its place",
         )
+    if re.search(r"^\s*404\s", details, re.MULTILINE) and "does not have a Release file" in details:
+        return RookeryError(
+            f"{archive} has no suite of that name: it answers 404",
+            kind=ErrorKind.INVALID,
+            details=details,
+            hint="correct 'suite' in the recipe" if "archive of" in archive else "correct its 'url' or 'suite' there",
+        )
     if re.search(
         r"Failed to fetch|Could not (resolve|connect)|Temporary failure|Unable to connect|Release file", details
     ):

@@ -23,7 +23,7 @@ from rookery.head.build.builder import BuildSite, BuiltTree
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import Progress
 from rookery.log import logger
-from rookery.run import PIPE, Child, run, spawn
+from rookery.run import BOUND, PIPE, Child, run, spawn
 
 log = logger(__name__)
 
@@ -55,7 +55,8 @@ class Layer:
         self._place = place
         self._stack = contextlib.ExitStack()
         words: list[str | Path] = [
-            *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--"),
+            *BOUND,
+            *("unshare", "--mount", "--"),
             *("/bin/sh", "-c", _HOLD, "sh", base.absolute(), place.absolute()),
         ]
         self._child: Child = self._stack.enter_context(spawn(words, stdin=PIPE, stdout=PIPE, stderr=PIPE))

@@ -31,7 +31,7 @@ from typing import IO
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import OnProgress, Progress
-from rookery.run import Completed, RunError, spawn
+from rookery.run import BOUND, Completed, RunError, spawn
 
 LEVEL = 15
 BLOCK = "256K"
@@ -58,11 +58,16 @@ def pack(tree: Path, destination: Path, epoch: int, on_progress: OnProgress, can
     said = b""
     on_progress(Progress(STAGE))
     try:
-        with tempfile.NamedTemporaryFile(prefix="rookery-groups-") as groups, _terminal() as (ours, theirs):
+        # Beside what is packed: what a killed head leaves there the next one takes away.
+        with (
+            tempfile.NamedTemporaryFile(prefix=".groups-", dir=destination.parent) as groups,
+            _terminal() as (ours, theirs),
+        ):
             groups.write(fragment_groups(tree))
             groups.flush()
             grouping = ("-mem", MEMORY, "-action-file", groups.name) if memory() >= LEAST_MEMORY else ()
             argv = (
+                *BOUND,
                 *("mksquashfs", str(tree), str(destination), "-noappend", "-no-recovery", "-xattrs", "-progress"),
                 *("-comp", "zstd", "-Xcompression-level", str(LEVEL), "-b", BLOCK, *grouping),
             )

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from rookery.api import routes, types
 from rookery.errors import ErrorKind, RookeryError
+from rookery.head.build import builder
 from rookery.head.build import image as builds
 from rookery.head.build import recipe as recipes
 from rookery.head.catalog.rows import Version
@@ -82,6 +83,7 @@ class _Work:
         require_name(wanted.tag, "tag")
         # An error in the recipe is told at once, not by a job.
         recipe = recipes.parse(wanted.recipe, wanted.path, Path(wanted.base or "/"))
+        builder.find(recipe.builder)
         there = self._machine(wanted) if wanted.on else None
         place = self._services.paths.work
 

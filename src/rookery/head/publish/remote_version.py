@@ -29,7 +29,7 @@ from rookery.head.progress import OnProgress, Progress
 from rookery.head.publish import capsule
 from rookery.head.publish.capsule import Opened
 from rookery.head.publish.store import BlobStore
-from rookery.run import run
+from rookery.run import BOUND, run
 from rookery.wire import capsule as form
 from rookery.wire import routes
 from rookery.wire.manifest import Role, parse_payload
@@ -134,8 +134,8 @@ def _olds(store: BlobStore, versions: Iterable[Version], have: Path) -> Iterator
 
 def _run(words: Sequence[str | Path], head: str, on_progress: OnProgress, cancel: threading.Event) -> None:
     on_progress(Progress(STAGE))
-    # setpriv: a head that is killed takes it along. The path: the very modules that run here, wherever they lie.
-    own = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "rookery.cli"]
+    # A head that is killed takes it along. The path: the very modules that run here, wherever they lie.
+    own = [*BOUND, sys.executable, "-m", "rookery.cli"]
     env = {"PYTHONPATH": str(Path(rookery.__file__).parents[1]), "COLUMNS": "500"}
     try:
         done = run(

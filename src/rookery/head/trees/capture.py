@@ -187,8 +187,8 @@ def _rsync(
 ) -> tuple[int, int]:
     said, counts = "", {"bytes sent": 0, "bytes received": 0, "file size": 0}
     on_progress(Progress(STAGE, line="listing files"))
-    # setpriv: a head that is killed takes rsync with it. The lock goes along until the last process of rsync has ended.
-    words = ["setpriv", "--pdeathsig", "KILL", *words]
+    # A head that is killed takes rsync with it. The lock goes along until the last process of rsync has ended.
+    words = [*run.BOUND, *words]
     with run.spawn(words, stdout=run.PIPE, stderr=run.PIPE, inherit=(lock,)) as child:
         for name, text in _read(child, cancel):
             if name == "stderr":

@@ -23,6 +23,10 @@ NAME = "lock"
 _MOST = 4096
 
 
+# Not "end that process": of a job it is the head.
+WAIT = "wait until that has ended, or end it with Ctrl-C where it was begun"
+
+
 @dataclass(frozen=True)
 class Holder:
     """Who works in a tree. what: with what (`shell`). user: its name. pid: process id. since: seconds since 1970."""
@@ -91,7 +95,7 @@ def _take(place: Path) -> int:
             raise RookeryError(
                 f"the working tree of {place.name} is in use: {present.shown if present else 'by somebody'}",
                 kind=ErrorKind.CONFLICT,
-                hint="wait until that has ended, or end it",
+                hint=WAIT,
             ) from None
         try:
             if os.path.samestat(os.fstat(handle), os.stat(place / NAME)):

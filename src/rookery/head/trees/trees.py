@@ -95,7 +95,7 @@ class Trees:
             raise RookeryError(
                 f"the working tree of {name} is in use: {present.shown}",
                 kind=ErrorKind.CONFLICT,
-                hint="wait until that has ended, or end it",
+                hint=lock.WAIT,
             )
 
     def open(self, reference: str, on_progress: OnProgress, cancel: threading.Event) -> TreeState:
