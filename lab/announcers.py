@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes that announce themselves over HTTP, as many as wanted in one process: bare sockets, so that they cost little.
+"""Nodes that announce themselves over HTTP, or ask for their place in the chain, as many as wanted in one process: bare
+sockets, so that they cost little.
 
-    python3 -m lab.announcers HOST:PORT INFO_HASH FILE storm SECONDS
-    python3 -m lab.announcers HOST:PORT INFO_HASH FILE new|kept SECONDS CONNECTIONS
+    python3 -m lab.announcers HOST:PORT announce/INFO_HASH FILE storm SECONDS
+    python3 -m lab.announcers HOST:PORT chain/SHA256 FILE new|kept SECONDS CONNECTIONS
 
-FILE has a node's credential in each line. storm: every node announces once, evenly over the time, each on a connection
-of its own as libtorrent does. new, kept: so many connections at a time, each new for every announce or kept; each sends
-its next announce when it has the answer to the last, going round the nodes. Prints one JSON object.
+FILE has a node's credential in each line. storm: every node asks once, evenly over the time, each on a connection
+of its own as libtorrent does. new, kept: so many connections at a time, each new for every question or kept; each sends
+its next one when it has the answer to the last, going round the nodes. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
+from rookery import codec
 from rookery.wire import routes
+from rookery.wire.relay import Ask
 
 PATIENCE = 30.0  # s for one answer
 TRIES = 3  # connections that a node of the storm tries
@@ -29,9 +32,11 @@ _END = b"\r\n\r\n"
 
 @dataclass
 class Account:
-    """What happened. answered: announces with a right answer. wrong: with another, or none. retries: connections that
-    broke and were tried again. waits: seconds from connecting to the whole answer, each. first_wrong: what came."""
+    """What happened. marks: what is in a right answer's body. answered: how many had one. wrong: with another, or none.
+    retries: connections that broke and were tried again. waits: seconds from connecting to the whole answer, each.
+    first_wrong: what came."""
 
+    marks: tuple[bytes, ...]
     answered: int = 0
     wrong: int = 0
     retries: int = 0
@@ -41,7 +46,7 @@ class Account:
     def take(self, answer: bytes, began: float) -> None:
         """Count an answer (head and body)."""
         body = answer.partition(_END)[2]
-        if answer.startswith(b"HTTP/1.1 200 ") and body.startswith(b"d8:completei") and b"5:peers" in body:
+        if answer.startswith(b"HTTP/1.1 200 ") and all(mark in body for mark in self.marks):
             self.answered += 1
             self.waits.append(time.perf_counter() - began)
         else:
@@ -66,8 +71,24 @@ def request(number: int, host: str, info_hash: bytes, credential: str, kept: boo
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def question(number: int, host: str, sha256: str, credential: str, kept: bool = False) -> bytes:
+    """Node `number` asks for its place in the chain of a blob, as a node's own code words it."""
+    body = codec.dumps(Ask(1024 + number, 0, 0)).encode()
+    lines = [
+        f"POST {routes.CHAIN}/{sha256} HTTP/1.1",
+        f"Host: {host}",
+        "Accept-Encoding: identity",
+        f"Content-Length: {len(body)}",
+        "Accept: application/json, application/problem+json, */*",
+        f"Authorization: Bearer {credential}",
+        "Content-Type: application/json",
+        f"Connection: {'keep-alive' if kept else 'close'}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 async def one(host: str, asked: bytes, account: Account, tries: int = 1) -> None:
-    """One announce on a connection of its own."""
+    """One question on a connection of its own."""
     address, _, port = host.rpartition(":")
     began = time.perf_counter()
     answer = b""
@@ -87,7 +108,7 @@ async def one(host: str, asked: bytes, account: Account, tries: int = 1) -> None
 
 
 async def storm(host: str, asked: list[bytes], seconds: float, account: Account) -> None:
-    """Every announce once, evenly over the time."""
+    """Every question once, evenly over the time."""
     began, tasks = time.perf_counter(), []
     for number, words in enumerate(asked):
         if (wait := began + seconds * number / len(asked) - time.perf_counter()) > 0:
@@ -97,7 +118,7 @@ async def storm(host: str, asked: list[bytes], seconds: float, account: Account)
 
 
 async def steady(host: str, asked: list[bytes], seconds: float, connections: int, kept: bool, account: Account) -> None:
-    """So many connections that announce without a pause."""
+    """So many connections that ask without a pause."""
     until, order = time.perf_counter() + seconds, iter(range(10**12))
 
     async def worker() -> None:
@@ -119,15 +140,18 @@ async def steady(host: str, asked: list[bytes], seconds: float, connections: int
 
 
 def main(words: list[str]) -> None:
-    """Announce, and print the account."""
-    host, info_hash, path, how, seconds = words[0], bytes.fromhex(words[1])[:20], Path(words[2]), words[3], words[4]
-    asked = [
-        request(number, host, info_hash, credential, how == "kept")
-        for number, credential in enumerate(path.read_text().split())
-    ]
+    """Ask, and print the account."""
+    host, (what, _, digest), path, how, seconds = words[0], words[1].partition("/"), Path(words[2]), words[3], words[4]
+    known = list(enumerate(path.read_text().split()))
+    if what == "chain":
+        account = Account((b'"feeds"', b'"parents"'))
+        asked = [question(number, host, digest, credential, how == "kept") for number, credential in known]
+    else:
+        account, info_hash = Account((b"d8:completei", b"5:peers")), bytes.fromhex(digest)[:20]
+        asked = [request(number, host, info_hash, credential, how == "kept") for number, credential in known]
     gc.collect()
     gc.freeze()
-    account, began = Account(), time.perf_counter()
+    began = time.perf_counter()
     if how == "storm":
         asyncio.run(storm(host, asked, float(seconds), account))
     else:

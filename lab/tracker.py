@@ -6,7 +6,8 @@
 Alone: announces per second of the registry in one thread, the time of naming peers, memory per node. Over HTTP: a real
 head (`rookery serve`) on a host of a room of namespaces, held to the first processor; whoever announces runs on the
 others. Every node has a session credential of its own in the head's catalog, and a rack. The storm: every node
-announces once within ten seconds, and afterwards all must be in the registry.
+announces once within ten seconds, and afterwards all must be in the registry. The planner, which gives places in the
+chain, is asked in the same ways.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from rookery.head.catalog.rows import Credential, Node
 from rookery.head.config import Paths
 from rookery.head.swarm import tracker
 from rookery.run import run
-from rookery.wire.manifest import parse_payload
+from rookery.wire.manifest import Blob, parse_payload
 from rookery.wire.report import NodeState
 
 V2, V1 = "ab" * 32, "cd" * 20
@@ -153,15 +154,23 @@ def enrol(paths: Paths, version: str, count: int) -> list[str]:
 class Over:
     """Announces over HTTP to a head that runs on a host of a room."""
 
-    def __init__(self, client: netns.Host, info_hash: str, secrets: Path, pid: int) -> None:
-        self._client, self._info_hash, self._secrets, self._pid = client, info_hash, secrets, pid
+    def __init__(self, client: netns.Host, blob: Blob, secrets: Path, pid: int) -> None:
+        self._client, self._blob, self._secrets, self._pid = client, blob, secrets, pid
 
-    def run(self, *words: str) -> dict[str, Any]:
-        """As lab.announcers; with the share of its processor that the head took, percent."""
+    def announce(self, *words: str) -> dict[str, Any]:
+        """As lab.announcers, of the tracker."""
+        return self._run(f"announce/{self._blob.info_hash}", *words)
+
+    def chain(self, *words: str) -> dict[str, Any]:
+        """The same of the planner."""
+        return self._run(f"chain/{self._blob.sha256}", *words)
+
+    def _run(self, what: str, *words: str) -> dict[str, Any]:
+        """With the share of its processor that the head took, percent."""
         before = processor_seconds(self._pid)
         everything = set(range(os.cpu_count() or 1))
         with on_cpus(everything - {HEAD_CPU}):
-            argv = [sys.executable, "-m", "lab.announcers", f"{ADDRESS}:{PORT}", self._info_hash, str(self._secrets)]
+            argv = [sys.executable, "-m", "lab.announcers", f"{ADDRESS}:{PORT}", what, str(self._secrets)]
             done = run([*self._client.inside, *argv, *words], timeout=180)
         found: dict[str, Any] = json.loads(done.stdout)
         found["per_second"] = round(found["answered"] / found["seconds"])
@@ -176,7 +185,7 @@ class Over:
             "w = r(0, sys.argv[1], bytes.fromhex(sys.argv[2])[:20], sys.argv[3]).split()[1].decode(); "
             "sys.stdout.buffer.write(u.urlopen('http://' + sys.argv[1] + w, timeout=20).read())"
         )
-        argv = [sys.executable, "-c", script, f"{ADDRESS}:{PORT}", self._info_hash, line]
+        argv = [sys.executable, "-c", script, f"{ADDRESS}:{PORT}", self._blob.info_hash, line]
         answer = run([*self._client.inside, *argv]).stdout
         return int(answer.partition("10:incompletei")[2].partition("e")[0])
 
@@ -203,7 +212,7 @@ def head_and_nodes(count: int) -> Iterator[Over]:
             (blob,) = parse_payload(version.manifest.signed_bytes).blobs
             secrets = directory / "secrets"
             secrets.write_text("\n".join(enrol(paths, version.id, count)))
-            yield Over(client, blob.info_hash, secrets, serving.pid)
+            yield Over(client, blob, secrets, serving.pid)
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -217,17 +226,20 @@ def measure(quick: bool) -> dict[str, Any]:
         "bytes_per_node": {str(count): round(memory(count)) for count in (MANY, 50_000)},
     }
     with head_and_nodes(MANY) as over:
-        found["storm"] = over.run("storm", str(STORM_SECONDS))
+        found["chain_storm"] = over.chain("storm", str(STORM_SECONDS))
+        found["storm"] = over.announce("storm", str(STORM_SECONDS))
         found["storm"]["known"] = over.known()
         for how in ("new", "kept"):
-            found[how] = over.run(how, seconds, str(CONNECTIONS))
+            found[how] = over.announce(how, seconds, str(CONNECTIONS))
             print(f"{how}: {found[how]}", file=sys.stderr)
+        found["chain"] = over.chain("new", seconds, str(CONNECTIONS))
     return found
 
 
 def page(found: dict[str, Any]) -> str:
     """The page for people."""
     naming_us, storm_row, alone = found["naming_us"], found["storm"], found["alone_per_second"]
+    placed = found["chain_storm"]
     lines = [
         "<!-- SPDX-License-Identifier: Apache-2.0 -->",
         "# The tracker, measured",
@@ -251,10 +263,15 @@ def page(found: dict[str, Any]) -> str:
             f" {found['bytes_per_node'][str(MANY)]:,} / {found['bytes_per_node']['50000']:,} |"
         ),
     ]
-    for how, words in (("new", "a new connection for each"), ("kept", "connections kept")):
+    steady = (
+        ("new", "announces per second over HTTP, a new connection for each"),
+        ("kept", "announces per second over HTTP, connections kept"),
+        ("chain", "places in the chain given per second, a new connection for each"),
+    )
+    for how, words in steady:
         row = found[how]
         lines += [
-            f"| announces per second over HTTP, {words} | {row['per_second']:,} |",
+            f"| {words} | {row['per_second']:,} |",
             (
                 f"| … median / p99, ms; processor of the head; wrong answers |"
                 f" {row['median_ms']} / {row['p99_ms']}; {row['head_cpu']} %; {row['wrong']} |"
@@ -270,6 +287,14 @@ def page(found: dict[str, Any]) -> str:
         (
             f"| … median / p99 / worst, ms; processor of the head |"
             f" {storm_row['median_ms']} / {storm_row['p99_ms']} / {storm_row['worst_ms']}; {storm_row['head_cpu']} % |"
+        ),
+        (
+            f"| the same storm, each asking for its first place in the chain: right answers; tried again; wrong |"
+            f" {placed['answered']:,}; {placed['retries']}; {placed['wrong']} |"
+        ),
+        (
+            f"| … median / p99 / worst, ms; processor of the head |"
+            f" {placed['median_ms']} / {placed['p99_ms']} / {placed['worst_ms']}; {placed['head_cpu']} % |"
         ),
         "",
     ]
@@ -293,7 +318,7 @@ def main(words: Sequence[str] | None = None) -> int:
         (given.into / "tracker.json").write_text(json.dumps(found, indent=1) + "\n")
         (given.into / "tracker.md").write_text(page(found))
     print(page(found))
-    lost = MANY - min(found["storm"]["answered"], found["storm"]["known"])
+    lost = MANY - min(found["storm"]["answered"], found["storm"]["known"], found["chain_storm"]["answered"])
     if lost:
         print(f"the storm lost {lost} nodes", file=sys.stderr)
     return 1 if lost else 0

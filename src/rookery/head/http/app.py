@@ -77,16 +77,19 @@ def create_app(services: Services) -> FastAPI:
     """The application. It neither starts nor stops any of `services`."""
     app = FastAPI(title="Rookery", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
-    app.add_middleware(Limits)
     guard = Guard(services.credentials, services.fleet)
+    racks = announce.racks_of(services)
+    # The one that is added last is asked first.
+    placer = chain.Placer(services, guard, racks)
+    app.add_middleware(chain.Places, placer=placer)
+    app.add_middleware(Limits)
     app.include_router(machines.boot_router(services))
     app.include_router(machines.node_router(services, guard))
     app.include_router(files.router(services, guard))
-    racks = announce.racks_of(services)
     answerer = announce.Answerer(services, guard, racks)
     app.include_router(announce.router(answerer))
     app.add_middleware(announce.Announcements, answerer=answerer)
-    app.include_router(chain.router(services, guard, racks))
+    app.include_router(chain.router(placer))
     # HTTPBearer stands in the OpenAPI document; the guard does the checking.
     operator = APIRouter(dependencies=[Depends(guard.operator), Depends(HTTPBearer(auto_error=False))])
     for part in (

@@ -95,6 +95,13 @@ class Published:
         if self._store.is_packed(sha256):
             self._bring_back(sha256)
 
+    def is_at_hand(self, sha256: str, version: str | None) -> bool:
+        """Whether the blob is known to be of this version (None: of any) and is not packed: what `require_blob` says,
+        without a look into the catalog."""
+        index = self._index
+        known = sha256 in (index.roles if version is None else index.blobs.get(version, ()))
+        return self._read_at is not None and known and not self._store.is_packed(sha256)
+
     def pack(self, version: Version, idle: Collection[Version]) -> int:
         """Stop giving a version's blobs that are of no version beside the `idle` ones, and pack them; the bytes that
         this freed. Whoever asks for one by `require_blob` brings it back."""
