@@ -34,8 +34,32 @@ echo 'this machine runs well' > /etc/golden
 useradd --create-home penguin && echo fish > /home/penguin/food && chown penguin /home/penguin/food
 setcap cap_net_raw+ep /usr/bin/rsync
 systemctl disable systemd-timesyncd.service 2>/dev/null
-ln -s /etc/golden /opt/golden && sync
+ln -s /etc/golden /opt/golden
+setfacl -m u:penguin:rw,g:games:r /etc/golden && setfacl -d -m u:penguin:rwx /home/penguin
+ln /home/penguin/food /home/penguin/again
+mknod -m 660 /opt/disk b 259 70000 && chown daemon:disk /opt/disk
+setfattr -n security.selinux -v system_u:object_r:etc_t:s0 /home/penguin/food
+setfattr -n trusted.note -v 0x00ff0a /opt
+truncate -s 4M /opt/sparse && echo end >> /opt/sparse && sync
 """
+# What shows of these changes.
+LOOK = """
+getfacl --absolute-names --numeric /etc/golden /home/penguin
+stat --format='%n: %F %t:%T %h %u:%g %a %s' /home/penguin/food /home/penguin/again /opt/disk /opt/sparse
+[ /home/penguin/food -ef /home/penguin/again ] && echo 'one file'
+getfattr --absolute-names --dump --encoding=hex --match=- /home/penguin/food /opt
+sha256sum /opt/sparse
+"""
+SEEN = (
+    "user:1000:rw-\ngroup::r--\ngroup:60:r--\nmask::rw-\n",
+    "default:user:1000:rwx\n",
+    "/home/penguin/again: regular file 0:0 2 1000:0 644 5\n",
+    "/opt/disk: block special file 103:11170 1 1:6 660 0\n",
+    f"/opt/sparse: regular file 0:0 1 0:0 644 {(4 << 20) + 4}\n",
+    "one file\n",
+    f"security.selinux=0x{b'system_u:object_r:etc_t:s0'.hex()}",
+    "trusted.note=0x00ff0a\n",
+)
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1500)]
 
@@ -115,12 +139,14 @@ def head(tmp_path: Path, built: BuiltImage) -> Iterator[Head]:
 def test_what_a_node_became_by_hand_two_others_become(head: Head, tmp_path: Path) -> None:
     # A machine that is to be captured needs rsync: a change of the image, in its working tree.
     head.call("image", "exec", "base", "--", "apt-get", "update")
-    head.call("image", "exec", "base", "--", "apt-get", "install", "-y", "rsync", "libcap2-bin")
+    head.call("image", "exec", "base", "--", "apt-get", "install", "-y", "rsync", "libcap2-bin", "acl", "attr")
     head.call("image", "publish", "base", "--tag", "with-rsync")
     head.call("deploy", "n1", "--image", "base:with-rsync", "-y")
     with qemu.boot(head.machine("n1", tmp_path / "machines")) as guest:
         head.wait_ready({"n1": guest}, 400)
         head.on("n1", CHANGES)
+        looks = head.on("n1", LOOK)
+        assert [text for text in SEEN if text not in looks] == [], looks
         ssh = [word for text in head.options("n1") for word in ("--ssh-option", text)]
         words = ["image", "capture", MACHINES["n1"][1], "--as", "golden", "--user", "root", *ssh]
         done = head.call(*words)
@@ -134,6 +160,7 @@ def test_what_a_node_became_by_hand_two_others_become(head: Head, tmp_path: Path
         # It began with the version that the node runs.
         assert captured["moved"] < captured["total"] / 20, done.stderr
         assert (root / "etc/golden").read_text() == "this machine runs well\n"
+        assert (root / "opt/sparse").stat().st_blocks * 512 < 1 << 20
         # What the head had ordered, and what is the machine's own, is not of the image.
         for name in (
             "etc/hostname",
@@ -159,6 +186,7 @@ def test_what_a_node_became_by_hand_two_others_become(head: Head, tmp_path: Path
             assert head.on(node, "hostname; cat /opt/golden").split("\n")[:2] == [node, "this machine runs well"]
             assert head.on(node, "stat -c %U /home/penguin/food; su penguin -c 'cat ~/food'") == "penguin\nfish\n"
             assert "cap_net_raw" in head.on(node, "getcap /usr/bin/rsync")
+            assert head.on(node, LOOK) == looks
         assert head.on("n2", "cat /etc/machine-id") != head.on("n3", "cat /etc/machine-id")
         keys = [head.on(node, "cat /etc/ssh/ssh_host_ed25519_key.pub") for node in ("n2", "n3")]
         assert keys[0] != keys[1]
