@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from rookery import acls, codec, files
 from rookery.errors import ErrorKind, RookeryError
-from rookery.node import clock, handover, modules, overlay, places, probe, settle, trust, units
+from rookery.node import clock, earlier, handover, modules, overlay, places, probe, settle, trust, units
 from rookery.node.action import Action, Kind
 from rookery.node.console import Console, transfer_line
 from rookery.node.fetch.fetch import Fetcher
@@ -153,16 +154,18 @@ def _check_manifest(traveller: Traveller, action: Action) -> str:
 def _mount_memory(_traveller: Traveller, action: Action) -> str:
     path = Path(action.subject)
     path.mkdir(parents=True, exist_ok=True)
-    again = "remount," if os.path.ismount(path) else ""
-    run(["busybox", "mount", "-t", "tmpfs", "-o", f"{again}{action.text}", "rookery", path])
+    options = action.text
+    if os.path.ismount(path):
+        # What an earlier try left there is beside what is planned; the kernel refuses a limit below what is taken.
+        there = os.statvfs(path)
+        taken = (there.f_blocks - there.f_bfree) * there.f_frsize
+        options = "remount," + re.sub(r"size=(\d+)", lambda size: f"size={int(size[1]) + taken}", options)
+    run(["busybox", "mount", "-t", "tmpfs", "-o", options, "rookery", path])
     return ""
 
 
 def _fetch(traveller: Traveller, action: Action) -> str:
     blob, orders = _root_blob(traveller, action), _need(traveller.known.orders)
-    for stale in places.BLOBS.iterdir():
-        if not stale.name.startswith((blob.sha256, f".{blob.sha256}")):
-            stale.unlink() if stale.is_file() else shutil.rmtree(stale)
     said = clock.since_boot()
 
     def progress(transfer: Transfer) -> None:
@@ -173,9 +176,11 @@ def _fetch(traveller: Traveller, action: Action) -> str:
             traveller.console.say(f"fetch    {transfer_line(transfer)}")
 
     _leave_swarm(traveller)
+    earlier.keep(blob)
     # It goes on giving until the change of roots: a node that has everything is worth most to the others.
     traveller.fetcher = Fetcher(blob, b"", orders.source, places.BLOBS / blob.sha256, progress)
     traveller.fetched = traveller.fetcher.run()
+    earlier.drop(blob)
     files.write_atomic(places.TORRENT, traveller.fetcher.torrent(), 0o600)
     # The fetcher reads the whole file back before it gives it this name; in the account that is the next step's work.
     digest = traveller.fetched.verify_seconds

@@ -24,3 +24,4 @@ HANDOVER = STATE / "handover.json"
 TORRENT = STATE / "root.torrent"
 SEQUENCE = STATE / "sequence"
 READY = STATE / "ready.json"
+MEMINFO = Path("/proc/meminfo")
