@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from lab import netns
 from rookery import acls, run
-from rookery.head.build import squashfs
-from rookery.head.build.image import BuiltImage
 from rookery.head.catalog.catalog import Catalog
 from rookery.head.config import Paths
 from rookery.head.progress import silent
@@ -32,16 +32,27 @@ from rookery.head.publish.publish import Publisher
 from rookery.head.publish.site import SiteKey
 from rookery.head.publish.store import BlobStore
 from rookery.head.swarm.torrent import make_torrent
-from rookery.node import overlay
+from rookery.node import deeds, places
+from rookery.node.action import Action, Kind
+from rookery.node.cmdline import CommandLine
+from rookery.node.console import Console
+from rookery.node.network import Network
+from rookery.node.plan import Known
+from rookery.node.reporter import Reporter
+from rookery.node.talk import Head
+from rookery.wire.report import Report, Step
 
 # The first test of a run may have to wait until an agent is packed.
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 ADDRESS = "10.84.0.1"
+NUMBERS = itertools.count(2)
+WORDS = [sys.executable, "-m", "rookery.cli"]
 # cap_net_raw=ep, as setcap writes it (linux/capability.h, VFS_CAP_REVISION_2).
 NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")
 LABEL = b"system_u:object_r:etc_t:s0\0"
 HOLE = 64 << 20
+LONG_AGO = 1_600_000_000
 
 
 @dataclass(frozen=True)
@@ -170,10 +181,6 @@ def strange(top: Path) -> None:
         os.utime(top / name, ns=(when * 10**9, when * 10**9 + 123_456_789), follow_symlinks=False)
 
 
-def in_seconds(found: dict[bytes, Seen]) -> dict[bytes, Seen]:
-    return {path: replace(seen, mtime=seen.mtime // 10**9) for path, seen in found.items()}
-
-
 def differences(one: dict[bytes, Seen], two: dict[bytes, Seen]) -> list[str]:
     found = [f"only before: {path!r}" for path in one.keys() - two.keys()]
     found += [f"only after: {path!r}" for path in two.keys() - one.keys()]
@@ -183,23 +190,50 @@ def differences(one: dict[bytes, Seen], two: dict[bytes, Seen]) -> list[str]:
     return sorted(found)
 
 
-def fetched(place: Any, reference: str, to: Path) -> None:
-    """Serve, and fetch on another host."""
+@dataclass(frozen=True)
+class Serving:
+    """A head that runs on a host of its own."""
+
+    place: Any
+    room: netns.Room
+    log: IO[bytes]
+
+    def call(self, *more: str) -> dict[str, Any]:
+        done = self.place.process(*more, "--json")
+        assert done.code == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def fetched(self, reference: str, to: Path, *names: str) -> None:
+        """Fetch on one host, and from there on another one, whose copy is at `to`. names: what comes."""
+        url, first = self.call("ticket", reference)["url"], to.with_name(f"{to.name}-first")
+        with self._fetch(url, first, "--seed", "600") as giving:
+            until = time.monotonic() + 120
+            while not all((first / name).exists() for name in names):
+                assert giving.poll() is None, self.place.log.read_text()
+                assert time.monotonic() < until, self.place.log.read_text()
+                time.sleep(0.1)
+            stats = to.with_suffix(".json")
+            with self._fetch(url, to, "--stats", str(stats)) as fetch:
+                assert fetch.wait(120) == 0, self.place.log.read_text()
+        account = json.loads(stats.read_text())
+        assert account["bytes_total"] > 1 << 20
+        assert account["bytes_from_peers"] > 1 << 20
+
+    def _fetch(self, url: str, to: Path, *more: str) -> contextlib.AbstractContextManager[run.Child]:
+        to.mkdir()
+        host = self.room.host(f"10.84.0.{next(NUMBERS)}/24")
+        return self.room.process(host, [*WORDS, "fetch", url, "--to", str(to), *more], stderr=self.log)
+
+
+@contextlib.contextmanager
+def serving(place: Any) -> Iterator[Serving]:
     paths = Paths(place.directory)
     paths.config.write_text(re.sub(r'(?m)^address = "[^"]*"', f'address = "{ADDRESS}"', paths.config.read_text()))
-    to.mkdir()
-    with netns.room() as room, contextlib.ExitStack() as stack:
-        host, node = room.host(f"{ADDRESS}/24"), room.host("10.84.0.2/24")
-        log = stack.enter_context(place.log.open("ab"))
-        words = [sys.executable, "-m", "rookery.cli"]
-        serving = room.process(host, [*words, "serve", "--dir", str(place.directory)], stdout=log, stderr=log)
-        place.wait(stack.enter_context(serving))
-        url = json.loads(place.process("ticket", reference, "--json").stdout)["url"]
-        stats = to.with_suffix(".json")
-        fetch = room.process(node, [*words, "fetch", url, "--to", str(to), "--stats", str(stats)], stderr=log)
-        assert stack.enter_context(fetch).wait(120) == 0, place.log.read_text()
-        assert json.loads(stats.read_text())["bytes_from_peers"] == 0
-        assert json.loads(stats.read_text())["bytes_total"] > 1 << 20
+    with netns.room() as room, place.log.open("ab") as log:
+        argv = [*WORDS, "serve", "--dir", str(place.directory)]
+        with room.process(room.host(f"{ADDRESS}/24"), argv, stdout=log, stderr=log) as child:
+            place.wait(child)
+            yield Serving(place, room, log)
 
 
 @pytest.fixture
@@ -215,7 +249,8 @@ def test_a_tree(place: Any, publisher: Publisher, tmp_path: Path) -> None:
     before = listing(tmp_path / "strange")
     version = publisher.path(tmp_path / "strange", "strange", "latest", silent, threading.Event())
     assert version.size < HOLE, "holes do not travel"
-    fetched(place, "strange", tmp_path / "out")
+    with serving(place) as head:
+        head.fetched("strange", tmp_path / "out", "strange")
     assert differences(before, listing(tmp_path / "out" / "strange")) == []
     assert not before[b"sparse"].full
 
@@ -233,42 +268,90 @@ def test_gnu_tar_reads_the_same(publisher: Publisher, tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def as_a_node_has_it(blob: Path, place: Path) -> Iterator[Path]:
-    """The squashfs under an overlay in memory, with what the agent gives back."""
+def as_a_node_has_it(blob: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The root that the agent's deeds make of the squashfs."""
     lower, upper, root = (place / name for name in ("lower", "upper", "root"))
+    monkeypatch.setattr(places, "NEW_ROOT", root)
+    reporter = Reporter(Report("ab" * 16, 0, Step.ROOT), lambda: 1, lambda _record: None)
+    node = deeds.Traveller("ab" * 16, Known(CommandLine()), Network(place), Console([]), reporter, Head(""))
+    layers = f"lowerdir={lower},upperdir={upper}/data,workdir={upper}/work"
     with contextlib.ExitStack() as stack:
+        stack.callback(reporter.close)
         for path in (lower, upper, root):
-            path.mkdir(parents=True)
             stack.callback(run.run, ["umount", "-l", path], check=False)
-        run.run(["mount", "-t", "squashfs", "-o", "loop,ro", blob, lower])
-        run.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", upper])
-        overlay.make_upper(lower, upper / "data")
-        (upper / "work").mkdir()
-        layers = f"lowerdir={lower},upperdir={upper}/data,workdir={upper}/work"
-        run.run(["mount", "-t", "overlay", "-o", layers, "overlay", root])
-        acls.restore(root)
+        deeds.do(node, Action(Step.ROOT, Kind.MOUNT_IMAGE, str(lower), "because", str(blob)))
+        deeds.do(node, Action(Step.ROOT, Kind.MOUNT_MEMORY, str(upper), "because", "mode=0755"))
+        deeds.do(node, Action(Step.ROOT, Kind.MOUNT_OVERLAY, str(root), "because", layers))
+        assert node.known.image is not None
+        assert node.known.image.lists, "what the plan goes by"
+        deeds.do(node, Action(Step.SETTLE, Kind.RESTORE_LISTS, f"/{acls.FILE}", "because"))
         yield root
 
 
-def test_an_image(place: Any, publisher: Publisher, tmp_path: Path) -> None:
-    tree = tmp_path / "strange"
-    strange(tree)
-    epoch = 3_500_000_000
-    assert acls.record(tree) == 3
-    os.setxattr(tree, "security.selinux", b"system_u:object_r:root_t:s0\0")
-    tree.chmod(0o711)
-    os.utime(tree, (epoch, epoch))
-    before = listing(tree)
-    root = tmp_path / "root.squashfs"
-    squashfs.pack(tree, root, epoch, silent, threading.Event())
-    parts = [put(tmp_path / name, os.urandom(10_000)) for name in ("kernel", "drivers.cpio")]
-    built = BuiltImage(root, *parts, kernel_release="6.1.0", architecture="x86_64", packages={})
-    publisher.image("strange", built, "", "latest", silent, threading.Event())
-    fetched(place, "strange", tmp_path / "out")
-    with as_a_node_has_it(tmp_path / "out" / "root.squashfs", tmp_path / "node") as there:
-        after = listing(there)
-    # A squashfs has times in seconds, and no number of blocks that would show holes; they take no room in it.
-    expected = {path: replace(seen, full=True) for path, seen in in_seconds(before).items()}
-    assert differences(expected, {path: replace(seen, full=True) for path, seen in in_seconds(after).items()}) == []
-    assert root.exists() is False
-    assert (tmp_path / "out" / "root.squashfs").stat().st_size < 8 << 20
+def as_built(found: dict[bytes, Seen]) -> dict[bytes, Seen]:
+    """What a build makes of the times: directories, and what is newer than all packaged files, get that of those."""
+    latest = LONG_AGO * 10**9
+    return {
+        path: replace(seen, mtime=latest if stat.S_ISDIR(seen.mode) else min(seen.mtime, latest))
+        for path, seen in found.items()
+    }
+
+
+def in_squashfs(found: dict[bytes, Seen]) -> dict[bytes, Seen]:
+    """It has times in seconds, and no number of blocks that would show holes."""
+    return {path: replace(seen, mtime=seen.mtime // 10**9, full=True) for path, seen in found.items()}
+
+
+def by_gnu_tar(found: dict[bytes, Seen]) -> dict[bytes, Seen]:
+    """It makes of a FIFO with two names two."""
+    return {
+        path: replace(seen, mates=frozenset([path])) if stat.S_ISFIFO(seen.mode) else seen
+        for path, seen in found.items()
+    }
+
+
+@pytest.fixture
+def bootable(tmp_path: Path, make_root: Callable[[Path], Path]) -> Path:
+    """A root with everything strange, older than any build."""
+    root = make_root(tmp_path / "machine")
+    strange(root / "srv")
+    os.setxattr(root, "security.selinux", b"system_u:object_r:root_t:s0\0")
+    root.chmod(0o775)
+    for path, seen in listing(root).items():
+        if seen.mtime > time.time_ns() - 3600 * 10**9 and seen.mtime < time.time_ns():
+            when = LONG_AGO * 10**9 + 123_456_789
+            os.utime(os.path.join(os.fsencode(root), path), ns=(when, when), follow_symlinks=False)
+    return root
+
+
+def test_images_by_every_way(place: Any, bootable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built from a tree and from a tarball, and published out of a working tree that was opened from the first."""
+    before = listing(bootable)
+    exact = ["--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--format=posix", "--sparse"]
+    run.run(["tar", "-C", bootable, *exact, "-cf", tmp_path / "machine.tar", "."])
+    with serving(place) as head:
+        for name, source in (("tree", "machine"), ("ball", "machine.tar")):
+            (tmp_path / f"{name}.toml").write_text(f'archive = "{source}"\n')
+            head.call("image", "build", name, str(tmp_path / f"{name}.toml"))
+        working = Path(head.call("image", "open", "tree")["root"])
+        (working / "etc/made").write_bytes(b"by hand")
+        head.call("image", "publish", "tree", "--tag", "worked-on")
+        for reference in ("tree", "ball", "tree:worked-on"):
+            head.fetched(reference, tmp_path / reference, "root.squashfs", "kernel", "drivers.cpio")
+    assert listing(bootable) == before
+    stamps = {b"etc/machine-id", b"etc/.updated", b"var/.updated"}
+    lists = {b"usr/share", b"usr/share/rookery", acls.FILE.encode()}
+    wanted = as_built(before)
+    for reference, expected, more in (
+        ("tree", wanted, set()),
+        ("ball", by_gnu_tar(wanted), set()),
+        ("tree:worked-on", wanted, {b"etc/made"}),
+    ):
+        blob = tmp_path / reference / "root.squashfs"
+        assert blob.stat().st_size < 8 << 20, "holes take no room"
+        place_of_node = tmp_path / f"node-{reference.replace(':', '-')}"  # a colon parts an overlay's layers
+        with as_a_node_has_it(blob, place_of_node, monkeypatch) as root:
+            after = in_squashfs(listing(root))
+        assert after.keys() - before.keys() == {*stamps, *lists, *more}, reference
+        there = {path: seen for path, seen in after.items() if path in before}
+        assert differences(in_squashfs(expected), there) == [], reference
