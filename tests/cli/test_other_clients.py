@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from lab import netns
+from lab.swarm.measure import traffic
 from rookery import run
 from rookery.api.files import OfferedFile
 from rookery.api.types import NewTicket, Ticket
@@ -129,8 +130,9 @@ class Site:
             return sum(given.sent for given in client.head().seeding)
 
 
-def only_mesh(host: netns.Host, port: int) -> None:
-    """No way from this host to the head's relay: our node has no chain then, and does with BitTorrent alone."""
+def no_way(host: netns.Host, port: int) -> None:
+    """No way from this host to a port. Without one to the head's relay our node has no chain, and does with BitTorrent
+    alone; without one to its seeder it has the chain alone."""
     run.run(["ip", "-n", host.namespace, "rule", "add", "ipproto", "tcp", "dport", str(port), "prohibit"])
 
 
@@ -242,7 +244,7 @@ def test_other_clients_and_our_node_are_one_swarm(site: Site, tmp_path: Path) ->
     site.room.shape(site.host, 8 * MBIT)
     ours = site.new_host()
     # With a way to the head's relay our node would need nobody.
-    only_mesh(ours, load(site.paths.directory).network.relay_port)
+    no_way(ours, load(site.paths.directory).network.relay_port)
     before = site.sent()
     fetching = site.fetch(ours, tmp_path / "ours", "--seed", "300")
     theirs = {name: site.new_host() for name in ("aria2c", "transmission-cli", "qbittorrent-nox")}
@@ -263,12 +265,44 @@ def test_other_clients_and_our_node_are_one_swarm(site: Site, tmp_path: Path) ->
     assert site.sent() - before < 3 * SIZES["root.squashfs"], "four takers, and they gave to each other"
 
 
-def start_client(site: Site, host: netns.Host, program: str, to: Path) -> None:
-    """Fetch the root by its torrent, and go on giving."""
+def test_nodes_that_the_chain_fed_give_to_other_clients(site: Site, tmp_path: Path) -> None:
+    root = SIZES["root.squashfs"]
+    ours = {name: site.new_host() for name in ("one", "two")}
+    network = load(site.paths.directory).network
+    before, fetching = site.sent(), {}
+    for name, host in ours.items():
+        no_way(host, network.swarm_port)
+        fetching[name] = site.fetch(host, tmp_path / name, "--seed", "300")
+    for name in ours:
+        there = tmp_path / name
+        wait_until(lambda there=there: site.is_whole(there / "image", *SIZES), f"{name} has it", there / "log")
+    by_chain = site.sent() - before
+    # From now on the head alone would need minutes.
+    site.room.shape(site.host, MBIT)
+    sent = {host: traffic(host).sent for host in (site.host, *ours.values())}
+    theirs = {name: site.new_host() for name in ("aria2c", "transmission-cli", "qbittorrent-nox")}
+    for name, host in theirs.items():
+        (tmp_path / name).mkdir()
+        start_client(site, host, name, tmp_path / name, metalink=True)
+    for name in theirs:
+        wait_until(lambda there=tmp_path / name: site.is_whole(there), f"{name} has it", tmp_path / name / "log")
+    of_head, of_one, of_two = (traffic(host).sent - bytes_before for host, bytes_before in sent.items())
+    assert of_one + of_two > 3 * root / 2, "most of what the three took, who gave to each other as well"
+    assert of_head < root // 2, "with everything that it says beside"
+    for child in fetching.values():
+        child.send_signal(signal.SIGINT)
+        assert child.wait(PATIENCE) == 0
+    one, two = (json.loads((tmp_path / name / "stats").read_text()) for name in ours)
+    assert one["bytes_from_head_swarm"] + two["bytes_from_head_swarm"] == by_chain, "there was no other way"
+    assert one["bytes_from_peers"] + two["bytes_from_peers"] == 2 * root - by_chain
+
+
+def start_client(site: Site, host: netns.Host, program: str, to: Path, metalink: bool = False) -> None:
+    """Fetch the root by its torrent, or, where the program can, by its metalink, and go on giving."""
     torrent = site.file().torrent
     if program == "aria2c":
-        more = [f"--dir={to}", "--follow-torrent=mem", "--seed-ratio=0.0"]
-        site.start(host, ["aria2c", *QUIET, *more, torrent], to)
+        more = [f"--dir={to}", "--follow-metalink=mem", "--follow-torrent=mem", "--seed-ratio=0.0"]
+        site.start(host, ["aria2c", *QUIET, *more, site.file().metalink if metalink else torrent], to)
     elif program == "transmission-cli":
         line = command(ClientKind.TRANSMISSION, site.ticket())
         site.start(host, ["sh", "-c", f"cd {shlex.quote(str(to))} && {line}"], to)
@@ -330,7 +364,7 @@ def test_a_mirror_is_a_web_seed_for_others_and_for_our_nodes(site: Site, tmp_pat
     assert site.is_whole(tmp_path / "metalink", *SIZES)
     assert given(log, other.address) > root // 2
     ours = site.new_host()
-    only_mesh(ours, load(site.paths.directory).network.relay_port)
+    no_way(ours, load(site.paths.directory).network.relay_port)
     child = site.fetch(ours, tmp_path / "ours")
     assert child.wait(PATIENCE) == 0, (tmp_path / "ours" / "log").read_text()
     assert site.is_whole(tmp_path / "ours" / "image", *SIZES)
@@ -377,7 +411,7 @@ def test_a_mirror_that_turns_bad_cannot_do_harm(site: Site, tmp_path: Path) -> N
     file.write_bytes(bytes(content))
     site.room.shape(site.host, 16 * MBIT)
     ours, theirs = site.new_host(), site.new_host()
-    only_mesh(ours, load(site.paths.directory).network.relay_port)
+    no_way(ours, load(site.paths.directory).network.relay_port)
     child = site.fetch(ours, tmp_path / "ours")
     site.run(theirs, words_of(site, ClientKind.ARIA2), tmp_path / "theirs")
     assert child.wait(PATIENCE) == 0, (tmp_path / "ours" / "log").read_text()
