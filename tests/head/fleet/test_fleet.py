@@ -171,7 +171,8 @@ def test_no_agent_for_the_architecture(fleet: Fleet, catalog: Catalog, make_vers
     catalog.add_nodes([Node("n1", macs=(MAC,), image="arm")])
     boot = fleet.boot(_request(architecture="aarch64"))
     assert boot.files is None
-    assert "no agent for aarch64" in boot.script
+    assert "no agent for aarch64, only for x86_64" in boot.script
+    assert "take the image to a head that is aarch64" in boot.script
     assert catalog.node("n1").state is NodeState.WAITING
 
 
@@ -271,6 +272,7 @@ def test_deploy_says_what_it_changes(fleet: Fleet, catalog: Catalog, make_versio
     version = make_version("base", "a")
     catalog.add_version(version)
     catalog.add_version(make_version("data", "b", kind=VersionKind.TREE))
+    catalog.add_version(make_version("arm", "c", architecture="aarch64"))
     catalog.add_nodes([Node("n1"), Node("n2", image="base:latest"), Node("n10", image="old:x")])
     planned = fleet.deploy(["n10", "n1", "n2"], "base", dry_run=True)
     assert (planned.image, planned.version.id) == ("base:latest", version.id)
@@ -281,7 +283,11 @@ def test_deploy_says_what_it_changes(fleet: Fleet, catalog: Catalog, make_versio
     assert {node.image for node in catalog.nodes()} == {"base:latest"}
     assert [event.subject for event in catalog.events()] == ["node:n1", "node:n10"]
     assert "instead of old:x" in catalog.events()[-1].message
-    for reference, kind in (("nope", ErrorKind.NOT_FOUND), ("data", ErrorKind.INVALID)):
+    for reference, kind in (
+        ("nope", ErrorKind.NOT_FOUND),
+        ("data", ErrorKind.INVALID),
+        ("arm", ErrorKind.MISSING),  # no machine could boot it from here
+    ):
         assert _kind(fleet.deploy, ["n1"], reference) is kind
     assert _kind(fleet.deploy, ["n1", "n3"], "base") is ErrorKind.NOT_FOUND
     assert catalog.node("n1").image == "base:latest"

@@ -188,13 +188,15 @@ class Fleet:
         """Assign an image to nodes, from their next boot on; those that wait ask again by themselves and boot it.
 
         `name` and `name:tag` follow the tag; `name@id` and a bare id stay at that version. Raises RookeryError
-        `not-found`, or `invalid` for a version that is no image.
+        `not-found`, `invalid` for a version that is no image, or `missing` for one that no machine could boot here.
         """
         version = self._catalog.resolve(reference)
         if version.kind is not VersionKind.IMAGE:
             raise RookeryError(
                 f"{reference[:200]} is a {version.kind}, not an image that nodes can boot", kind=ErrorKind.INVALID
             )
+        if architecture := parse_payload(version.manifest.signed_bytes).architecture:
+            self._require_agent(architecture)
         image = assigned_reference(reference, version)
 
         def assign(node: Node) -> tuple[Node, Happenings]:
@@ -289,12 +291,7 @@ class Fleet:
                 kind=ErrorKind.INVALID,
                 hint=f"assign another image: rookery deploy {node.name} --image IMAGE",
             )
-        if request.architecture not in self._agents:
-            raise RookeryError(
-                f"this head has no agent for {request.architecture}",
-                kind=ErrorKind.MISSING,
-                hint=f"it has one for {', '.join(sorted(self._agents)) or 'no architecture'}",
-            )
+        self._require_agent(request.architecture)
         return BootFiles(
             head=self._head,
             kernel=manifest.blob(Role.KERNEL).sha256,
@@ -306,6 +303,16 @@ class Fleet:
             version=version.id,
             architecture=manifest.architecture,
         )
+
+    def _require_agent(self, architecture: str) -> None:
+        if architecture not in self._agents:
+            raise RookeryError(
+                f"this head has no agent for {architecture}, only for {', '.join(self._agents) or 'no architecture'}",
+                kind=ErrorKind.MISSING,
+                hint=f"take the image to a head that is {architecture}: rookery image export, rookery image import"
+                if self._agents
+                else "rookery doctor says what it lacks",
+            )
 
     def _source(self, credential: str, version: Version) -> Source:
         sha256s = [blob.sha256 for blob in parse_payload(version.manifest.signed_bytes).blobs]
