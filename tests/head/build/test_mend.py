@@ -44,6 +44,21 @@ def test_a_whole_root_is_well(tree: Path) -> None:
     assert kernel.find(tree).image == tree / f"boot/vmlinuz-{RELEASE}"
 
 
+@pytest.mark.parametrize(("machine", "architecture"), [(62, "x86_64"), (183, "aarch64"), (243, "")])
+def test_the_architecture_is_that_of_its_init(tree: Path, machine: int, architecture: str) -> None:
+    (tree / "usr/lib/systemd/systemd").write_bytes(b"\x7fELF\2\1\1".ljust(16, b"\0") + bytes([3, 0, machine, 0]))
+    for named in ("x86_64", "aarch64"):
+        if architecture in ("", named):  # of what we do not know we say nothing
+            mend.require_architecture(tree, named)
+            continue
+        with pytest.raises(RookeryError) as caught:
+            mend.require_architecture(tree, named)
+        assert str(caught.value) == f"the root is for {architecture}, and the image would be for {named}"
+        assert caught.value.kind is ErrorKind.INVALID
+    (tree / "usr/lib/systemd/systemd").write_text("#!/bin/sh\n")
+    mend.require_architecture(tree, "x86_64")
+
+
 @pytest.mark.parametrize(
     ("release", "hint"),
     [

@@ -30,6 +30,7 @@ SPACE = 1 << 30  # bytes that a small image takes while it is built
 _PROGRAMS = {
     "mksquashfs": "squashfs-tools",
     "cpio": "cpio",
+    "gzip": "gzip",
     "zstd": "zstd",
     "depmod": "kmod",
     "modinfo": "kmod",
@@ -122,11 +123,13 @@ def finish(
     Takes identities out of `tree` and settles its times, and leaves it there. recipe: its identity rules and its
     architecture count. started: when work on the tree began, seconds since 1970 (identity.settle_times).
     earlier: the drivers of an earlier version; when they are the same again they need not be packed. Raises
-    RookeryError: `invalid` for a tree without a kernel, `cancelled`.
+    RookeryError: `invalid` for a tree without a kernel or for another architecture, `cancelled`.
     """
     cancel = cancel or threading.Event()
     _look(cancel)
-    mend.require_bootable(tree, built.architecture or recipe.architecture)
+    architecture = built.architecture or recipe.architecture
+    mend.require_bootable(tree, architecture)
+    mend.require_architecture(tree, architecture)
     on_progress(Progress("taking its identity away"))
     identity.neutralise(tree, recipe.identity)
     # Whatever directory it was made in: a / that others may not enter is none that a system runs on.
@@ -151,7 +154,6 @@ def finish(
             f"{len(packed.left_out)} firmware files did not fit into the drivers ({drivers.FIRMWARE_MOST >> 20} MiB): "
             + ", ".join(packed.left_out[:10]),
         )
-    architecture = built.architecture or recipe.architecture
     return BuiltImage(place / ROOT, place / KERNEL, place / DRIVERS, found.release, architecture, built.packages, notes)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells what a root lacks to be booted, and which packages of its distribution would mend that."""
+"""Tells what a root lacks to be booted, and which packages of its distribution would mend that; and whether it is for
+the architecture that it should be for."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from rookery.head.build import kernel, rooted
 from rookery.head.build.installed import os_release
 
 INITS = ("sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd")  # as node/settle.py looks for them
+
+
+_MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine of a program's header, elf(5)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,25 @@ def require_bootable(tree: Path, architecture: str) -> None:
         details=f"its root is {release.get('PRETTY_NAME') or release.get('ID') or 'of an unknown distribution'}",
         hint=hint,
     )
+
+
+def require_architecture(tree: Path, architecture: str) -> None:
+    """Raises RookeryError `invalid` when the root's init is for another architecture than the one that nodes are told.
+
+    A root that came whole, from a tree or another machine, is of whatever it is; a recipe only says so.
+    """
+    init = next(filter(None, (rooted.file(tree, path) for path in INITS)), None)
+    if init is None:
+        return
+    with init.open("rb") as file:
+        header = file.read(20)
+    found = _MACHINES.get(int.from_bytes(header[18:], "little")) if header.startswith(b"\x7fELF") else None
+    if found and found != architecture:
+        raise RookeryError(
+            f"the root is for {found}, and the image would be for {architecture}",
+            kind=ErrorKind.INVALID,
+            hint=f'say so in the recipe: architecture = "{found}"',
+        )
 
 
 def _hint(family: str, kernel_package: str, init: tuple[str, ...]) -> str:
