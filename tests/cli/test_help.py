@@ -76,6 +76,7 @@ def test_commands_of_the_readme_are_there() -> None:
     assert {
         "init", "serve", "doctor", "fetch", "publish", "deploy", "status", "watch", "events", "version", "ticket",
         "dhcp snippet", "image build", "image list", "image show", "image verify", "image rm", "image tag",
+        "image untag",
         "image history", "image rollback", "image gc", "image diff", "image export", "image import",
         "trust list", "trust add", "trust rm",
         "image open", "image shell", "image exec", "image edit", "image publish", "image trees", "image close",

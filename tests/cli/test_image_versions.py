@@ -52,14 +52,56 @@ def test_a_version_and_a_tag_in_either_order(operate: Any, tmp_path: Path) -> No
         ((one[:8], "stable"), {"latest": two, "stable": one}),  # a tag that is new
         ((two[:12], "stable"), {"latest": two, "stable": two}),  # one that is there
         (("stable", one), {"latest": two, "stable": one}),
-        (("latest", "old"), {"latest": two, "stable": one, "old": two}),
+        (("old", "latest"), {"latest": two, "stable": one, "old": two}),
         (("old", "stable"), {"latest": two, "stable": one, "old": one}),
     ):
         done = operate("image", "tag", "turned", *words)
         assert done.code == 0, done.err
         assert meant() == expected
     assert operate("image", "tag", "turned", "0" * 8, "stable").code == 0  # no version has that id: it is a name
-    assert operate("image", "tag", "turned", "new", "none").code == 2
+    assert operate("image", "tag", "turned", "new", "none").code == 3
+    # Words that are there in the place of the version, and none in the tag's, are no misspelling.
+    wrong = operate("image", "tag", "turned", "stable", "latst")
+    assert (wrong.code, "no version 'latst'" in wrong.err, "try: perhaps latest; " in wrong.err) == (3, True, True)
+    assert "latst" not in meant()
+
+
+def test_setting_a_tag_says_what_was_made_and_untag_takes_it_away(operate: Any, tmp_path: Path) -> None:
+    one, two = (publish(operate, tmp_path / "data", data, "told") for data in (b"tag one", b"tag two"))
+    assert operate("image", "tag", "told", "stable", one[:12]).out == f"told:stable is new: version {one[:12]}\n"
+    moved = operate("image", "tag", "told", "stable", "latest").out
+    assert moved == f"told:stable is version {two[:12]}; it was {one[:12]}\n"
+    assert operate("image", "tag", "told", "stable", "latest").out == f"told:stable is version {two[:12]}\n"
+
+    asked = operate("image", "untag", "told", "stable")
+    assert (asked.code, f"remove the tag told:stable of version {two[:12]}?" in asked.err) == (2, True)
+    done = operate("image", "untag", "told", "stable", "-y")
+    assert (done.code, done.out) == (0, f"told:stable is gone; it was version {two[:12]}\n")
+    gone = operate("image", "untag", "told", "stable", "-y")
+    assert (gone.code, "has no tag 'stable'" in gone.err) == (3, True)
+    assert operate("image", "show", "told:latest").code == 0
+
+
+def test_what_is_not_there_is_told_with_what_is(operate: Any, tmp_path: Path) -> None:
+    publish(operate, tmp_path / "data", b"hints", "hinted")
+    history = "'rookery image history hinted' shows its versions"
+    for argv in (
+        ("show", "hinted@deadbeef"),
+        ("show", "hinted@nothex"),
+        ("rollback", "hinted", "--to", "nope"),
+        ("rm", "hinted", "--version", "zzz"),
+        ("rollback", "hinted", "--tag", "nope"),
+    ):
+        done = operate("image", *argv)
+        assert (done.code, history in done.err) == (3, True), done
+    single = operate("image", "rollback", "hinted")
+    assert (single.code, "VERSION" in single.err, "has this one version only" in single.err) == (4, False, True)
+    near = operate("image", "show", "hintde")
+    assert (near.code, "try: perhaps hinted; there are " in near.err) == (3, True)
+    assert "perhaps latest; its tags are latest" in operate("image", "show", "hinted:latst").err
+    for words, code in ((("show", ""), 2), (("show", ":latest"), 3), (("history", ""), 2), (("rm", "", "-y"), 2)):
+        empty = operate("image", *words)
+        assert (empty.code, "an image needs a name" in empty.err) == (code, True), empty
 
 
 def test_gc_asks_first(operate: Any, running: Any, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ def test_no_head_yet(rookery: Any, tmp_path: Path) -> None:
     assert f"try: run 'rookery init --dir {tmp_path}'" in done.err
 
 
+def test_a_token_of_a_file_that_is_not_there(rookery: Any, tmp_path: Path) -> None:
+    done = rookery("node", "list", "--dir", str(tmp_path), "--token", f"@{tmp_path}/none")
+    assert (done.code, f"no operator token at {tmp_path}/none" in done.err) == (3, True)
+    assert "try: --token @FILE names a file" in done.err
+
+
 def test_a_head_that_is_not_running(rookery: Any, tmp_path: Path) -> None:
     (tmp_path / "operator.token").write_text("secret\n")
     done = rookery("status", "--dir", str(tmp_path))

@@ -59,6 +59,16 @@ _KIND_OF_STATUS = {
     502: ErrorKind.UNAVAILABLE,
     503: ErrorKind.UNAVAILABLE,
 }
+_NOUNS = {
+    "nodes": "a node",
+    "images": "an image",
+    "versions": "an image",
+    "trees": "a working tree",
+    "mirrors": "a mirror",
+    "trusted-keys": "a trusted key",
+    "jobs": "a job",
+    "differences": "a job",
+}
 
 
 class Client:
@@ -156,6 +166,10 @@ class Client:
     def tag(self, name: str, tag: str, version: str) -> Version:
         """Let `name:tag` be this version."""
         return self._call(Version, "POST", _path(routes.TAGS, name=name), body=SetTag(tag, version))
+
+    def untag(self, name: str, tag: str) -> Version:
+        """Remove the tag `name:tag`; the version that it meant."""
+        return self._call(Version, "DELETE", _path(routes.TAG, name=name, tag=tag))
 
     def history(self, name: str) -> versions.History:
         """An image's versions and what its tags meant."""
@@ -341,4 +355,8 @@ def record_of_problem(status: int, body: bytes) -> ErrorRecord:
 
 
 def _path(route: str, **parts: str) -> str:
+    for part, value in parts.items():
+        if not value:  # the path would be another route's, or none's
+            noun = "a tag" if part == "tag" else _NOUNS[route.removeprefix(routes.PREFIX).split("/")[1]]
+            raise RookeryError(f"{noun} needs a name", kind=ErrorKind.INVALID, hint="it was empty: give one")
     return route.format(**{key: quote(value, safe="") for key, value in parts.items()})

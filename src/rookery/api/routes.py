@@ -19,6 +19,7 @@ HISTORY = f"{PREFIX}/images/{{name}}/history"  # GET -> History
 ROLLBACKS = f"{PREFIX}/images/{{name}}/rollbacks"  # POST Rollback -> RolledBack
 COLLECTIONS = f"{PREFIX}/collections"  # POST Collect -> Collected
 TAGS = f"{PREFIX}/images/{{name}}/tags"  # POST SetTag -> Version
+TAG = f"{PREFIX}/images/{{name}}/tags/{{tag}}"  # DELETE -> Version, which it meant
 BUILDS = f"{PREFIX}/builds"  # POST Build -> Job
 PUBLICATIONS = f"{PREFIX}/publications"  # POST Publish -> Job
 VERIFICATIONS = f"{PREFIX}/verifications"  # POST Verify -> Job

@@ -48,6 +48,27 @@ def images(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def tags(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The tags of the image that the command names."""
+    try:
+        with _client(ctx) as client:
+            versions = client.image(ctx.params.get("name") or "").versions
+    except RookeryError:
+        return []
+    return [tag for version in versions for tag in version.tags if tag.startswith(incomplete)]
+
+
+def tags_and_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The tags of the image that the command names, and its versions' ids as far as they are shown."""
+    try:
+        with _client(ctx) as client:
+            versions = client.image(ctx.params.get("name") or "").versions
+    except RookeryError:
+        return []
+    names = [tag for version in versions for tag in version.tags] + [version.id[:12] for version in versions]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def trees(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of images that have a working tree."""
     try:

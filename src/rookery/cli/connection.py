@@ -77,7 +77,9 @@ def _token(token: str | None, paths: Paths, *, remote: bool) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        if remote and not token:
+        if token:
+            hint = "--token @FILE names a file with the operator's token"
+        elif remote:
             hint = "give --token @FILE with a copy of the head's operator.token"
         else:
             hint = f"run 'rookery init --dir {paths.directory}', or name the head's directory with --dir"

@@ -231,32 +231,65 @@ def _verify_all(client: Client, *, as_json: bool) -> None:
 def tag_version(
     client: Client,
     name: ImageName,
-    tag: Annotated[str, typer.Argument(help="The tag to set or move.")],
-    version: Annotated[str, typer.Argument(help="A version: another tag, or the first digits of its id.")],
+    tag: Annotated[str, typer.Argument(help="The tag to set or move.", autocompletion=complete.tags)],
+    version: Annotated[
+        str,
+        typer.Argument(
+            help="A version: another tag, or the first digits of its id.", autocompletion=complete.tags_and_ids
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Let NAME:TAG be another version. Nodes that have NAME:TAG boot it next time.
 
-    Of a version's id and a tag, either may come first.
+    Of a tag and a version's id, either may come first; of two tags, the first is the one that is set.
     """
-    tag, version = _in_order(client.image(name).versions, tag, version)
+    versions = client.image(name).versions
+    tag, version = _in_order(versions, tag, version)
     tagged = client.tag(name, tag, version)
     if as_json:
         render.show_json(tagged)
-    else:
-        render.out().print(f"{name}:{tag} is version {render.short(tagged.id)}", markup=False)
+        return
+    before = next((item.id for item in versions if tag in item.tags), "")
+    told = f"is version {render.short(tagged.id)}"
+    if not before:
+        told = f"is new: version {render.short(tagged.id)}"
+    elif before != tagged.id:
+        told += f"; it was {render.short(before)}"
+    render.out().print(f"{name}:{tag} {told}", markup=False)
 
 
 def _in_order(versions: tuple[types.Version, ...], tag: str, version: str) -> tuple[str, str]:
-    """A tag and a version, of two words in either order. Two tags that are there: the first is the one that is set."""
+    """A tag and a version, of two words. They are turned only when the first one is an id and the second is none:
+    whether a tag is there never decides it, so that a misspelled one does not become a new one."""
 
     def is_id(word: str) -> bool:
         return re.fullmatch(r"[0-9a-f]{8,64}", word) is not None and any(item.id.startswith(word) for item in versions)
 
-    tags = {name for item in versions for name in item.tags}
-    if is_id(version) or (version in tags and not is_id(tag)):
-        return tag, version
-    return (version, tag) if is_id(tag) or tag in tags else (tag, version)
+    return (version, tag) if is_id(tag) and not is_id(version) else (tag, version)
+
+
+@app.command("untag", epilog=examples("rookery image untag base testing", "rookery image untag base testing -y"))
+@speaks_to_head
+def remove_tag(
+    client: Client,
+    name: ImageName,
+    tag: Annotated[str, typer.Argument(help="The tag.", autocompletion=complete.tags)],
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Remove one tag; the version that it means stays, until 'rookery image gc'.
+
+    Refused while nodes are assigned to it.
+    """
+    if not yes:
+        version = client.version(f"{name}:{tag}").version
+        confirm(f"remove the tag {name}:{tag} of version {render.short(version.id)}?", yes=yes)
+    version = client.untag(name, tag)
+    if as_json:
+        render.show_json(version)
+    else:
+        render.out().print(f"{name}:{tag} is gone; it was version {render.short(version.id)}", markup=False)
 
 
 @app.command("rm", epilog=examples("rookery image rm old", "rookery image rm base --version 3f2a9c01 -y"))
@@ -265,7 +298,11 @@ def remove(
     client: Client,
     name: ImageName,
     version: Annotated[
-        str, typer.Option(help="Only this version, with all its tags: the first digits of its id, or a tag.")
+        str,
+        typer.Option(
+            help="Only this version, with all its tags: the first digits of its id, or a tag.",
+            autocompletion=complete.tags_and_ids,
+        ),
     ] = "",
     yes: Yes = False,
     as_json: Json = False,

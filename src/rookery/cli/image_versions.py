@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rookery.api import versions
 from rookery.api.client import Client
-from rookery.cli import render
+from rookery.cli import complete, render
 from rookery.cli.connection import speaks_to_head
 from rookery.cli.image import ImageName
 from rookery.cli.options import DryRun, Json, Yes, confirm
@@ -70,13 +70,14 @@ def history(
 def rollback(
     client: Client,
     name: ImageName,
-    tag: Annotated[str, typer.Option(help="The tag that goes back.")] = "latest",
+    tag: Annotated[str, typer.Option(help="The tag that goes back.", autocompletion=complete.tags)] = "latest",
     to: Annotated[
         str,
         typer.Option(
             metavar="VERSION",
             help="The version to go back to: another tag, or the first digits of its id.",
             show_default="what the tag meant before",
+            autocompletion=complete.tags_and_ids,
         ),
     ] = "",
     as_json: Json = False,

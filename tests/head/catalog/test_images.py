@@ -50,7 +50,7 @@ def test_references(catalog: Catalog, make_version: Make) -> None:
             assert catalog.resolve(reference).id == new.id
         else:
             assert _kind(catalog.resolve, reference) is ErrorKind.NOT_FOUND
-    assert _kind(catalog.resolve, "base@xyz") is ErrorKind.INVALID
+    assert _kind(catalog.resolve, "base@xyz") is ErrorKind.NOT_FOUND
     assert _kind(catalog.version, old.id[:12]) is ErrorKind.NOT_FOUND
     assert [version.id for version in catalog.image("base").versions] == [new.id, old.id]
     assert [image.name for image in catalog.images()] == ["base", "tools"]
@@ -106,7 +106,7 @@ def test_tags(catalog: Catalog, make_version: Make) -> None:
     catalog.add_version(version, tag=None)
     assert _kind(catalog.tag, "base", "x y", version.id) is ErrorKind.INVALID
     assert _kind(catalog.tag, "base", "stable", "f" * 64) is ErrorKind.NOT_FOUND
-    assert _kind(catalog.tag, "base", "stable", "") is ErrorKind.INVALID
+    assert _kind(catalog.tag, "base", "stable", "") is ErrorKind.NOT_FOUND
     assert _kind(catalog.tag, "other", "stable", version.id) is ErrorKind.NOT_FOUND
     assert catalog.version(version.id).tags == ()
     catalog.tag("base", "stable", version.id)
@@ -162,3 +162,19 @@ def test_what_stays_under_another_name_may_go(catalog: Catalog, make_version: Ma
     catalog.remove_image("a")
     assert _kind(catalog.remove_image, "b") is ErrorKind.CONFLICT
     assert _kind(catalog.remove_image, "a") is ErrorKind.NOT_FOUND
+
+
+def test_a_tag_is_taken_away_unless_nodes_are_assigned_to_it(catalog: Catalog, make_version: Make) -> None:
+    old = make_version("base", "a", 1.0)
+    catalog.add_version(old)
+    catalog.tag("base", "stable", old.id)
+    catalog.add_nodes([Node("n1", image="base:stable")])
+    with pytest.raises(RookeryError, match=r"tag base:stable is needed: n1 assigned to it") as caught:
+        catalog.remove_tag("base", "stable")
+    assert caught.value.kind is ErrorKind.CONFLICT
+    assert catalog.remove_tag("base", "latest").tags == ("stable",)
+    assert catalog.resolve("base:stable").tags == ("stable",)
+    assert _kind(catalog.resolve, "base") is ErrorKind.NOT_FOUND
+    assert _kind(catalog.remove_tag, "base", "latest") is ErrorKind.NOT_FOUND
+    catalog.tag("base", "latest", old.id)
+    assert catalog.resolve("base").id == old.id

@@ -197,6 +197,16 @@ class Catalog:
         """Point a tag at a version (id or 8 digits or more) of the image. Raises `not-found`."""
         self._database.write(lambda connection: images.move_tag(connection, image, tag, version_id))
 
+    def named(self, image: str, word: str) -> Version:
+        """The version of an image that a tag or the first digits of an id mean. Raises as `resolve`."""
+        with self._database.reading() as connection:
+            return images.named(connection, image, word)
+
+    def remove_tag(self, image: str, tag: str) -> Version:
+        """Delete a tag and return the version that it meant. Raises `not-found`, or `conflict` while nodes are assigned
+        to it."""
+        return self._database.write(lambda connection: images.remove_tag(connection, image, tag))
+
     def tag_moves(self, image: str) -> tuple[TagMove, ...]:
         """What the tags of an image were made to mean, oldest first."""
         with self._database.reading() as connection:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -107,9 +109,7 @@ def resolve(connection: Connection, reference: str) -> Version:
     """The version that a reference means now. Raises `not-found`, or `conflict` when a prefix means several."""
     name, at, prefix = reference.partition("@")
     if at:
-        if not _ID_PREFIX.fullmatch(prefix):
-            raise RookeryError(f"{reference[:80]!r} means no version", kind=ErrorKind.INVALID, hint=EXPECTED)
-        return _only(reference, find(connection, image=name, prefix=prefix))
+        return _by_digits(connection, name, prefix)
     name, colon, tag = reference.partition(":")
     versions = find(connection, image=name)
     for version in versions:
@@ -123,18 +123,53 @@ def resolve(connection: Connection, reference: str) -> Version:
     raise RookeryError(
         f"image {name} has no tag {tag or DEFAULT_TAG!r}",
         kind=ErrorKind.NOT_FOUND,
-        hint=f"its tags are {', '.join(known)}" if known else f"it has no tags: name a version as {name}@ID",
+        hint=_perhaps(tag, known) + f"its tags are {', '.join(known)}"
+        if known
+        else f"it has no tags: name a version as {name}@ID",
+    )
+
+
+def named(connection: Connection, image_name: str, word: str) -> Version:
+    """The version of an image that a tag or the first digits of an id mean. Raises as `resolve`."""
+    versions = image(connection, image_name).versions
+    for version in versions:
+        if word in version.tags:
+            return version
+    return _by_digits(connection, image_name, word)
+
+
+def _by_digits(connection: Connection, image_name: str, digits: str) -> Version:
+    """The version of an image whose id begins with `digits`."""
+    if _ID_PREFIX.fullmatch(digits) and (found := find(connection, image=image_name, prefix=digits)):
+        return _only(f"{image_name}@{digits}", found)
+    known = [name for version in image(connection, image_name).versions for name in version.tags]
+    raise RookeryError(
+        f"image {image_name} has no version {digits[:128]!r}",
+        kind=ErrorKind.NOT_FOUND,
+        hint=f"{_perhaps(digits, known)}'rookery image history {image_name}' shows its versions and tags",
     )
 
 
 def move_tag(connection: Connection, image_name: str, tag: str, version_id: str) -> None:
     """Point a tag at a version of the image. Raises `not-found`."""
     require_name(tag, "tag")
-    reference = f"{image_name}@{version_id}"
-    if not _ID_PREFIX.fullmatch(version_id):
-        raise RookeryError(f"{reference[:200]!r} means no version", kind=ErrorKind.INVALID, hint=EXPECTED)
-    version = _only(reference, find(connection, image=image_name, prefix=version_id))
-    tags.move(connection, image_name, tag, version.id)
+    tags.move(connection, image_name, tag, _by_digits(connection, image_name, version_id).id)
+
+
+def remove_tag(connection: Connection, image_name: str, tag: str) -> Version:
+    """Delete a tag and return the version that it meant. Raises `not-found`, or `conflict` while nodes are assigned to
+    it."""
+    lock(connection)
+    version = resolve(connection, f"{image_name}:{require_name(tag, 'tag')}")
+    statement = select(NodeModel.name).where(NodeModel.image == f"{image_name}:{tag}")
+    if assigned := connection.execute(statement).scalars().all():
+        raise RookeryError(
+            f"tag {image_name}:{tag} is needed: {fold(assigned)} assigned to it",
+            kind=ErrorKind.CONFLICT,
+            hint="deploy another image to these nodes first",
+        )
+    connection.execute(delete(TagModel).where(TagModel.image == image_name, TagModel.name == tag))
+    return replace(version, tags=tuple(name for name in version.tags if name != tag))
 
 
 def hold(connection: Connection, version_id: str) -> None:
@@ -230,12 +265,18 @@ def _only(reference: str, found: Sequence[Version]) -> Version:
 
 
 def _no_image(connection: Connection, name: str) -> RookeryError:
-    known = sorted(connection.execute(select(ImageModel.name).limit(20)).scalars(), key=natural_key)
+    if not name:
+        return RookeryError("an image needs a name", kind=ErrorKind.NOT_FOUND, hint=EXPECTED)
+    known = sorted(connection.execute(select(ImageModel.name)).scalars(), key=natural_key)
+    there = f"there are {', '.join(known[:20])}" if known else "build one with 'rookery image build'"
     return RookeryError(
-        f"there is no image {name[:128]!r}",
-        kind=ErrorKind.NOT_FOUND,
-        hint=f"there are {', '.join(known)}" if known else "build one with 'rookery image build'",
+        f"there is no image {name[:128]!r}", kind=ErrorKind.NOT_FOUND, hint=_perhaps(name, known) + there
     )
+
+
+def _perhaps(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f"perhaps {close[0]}; " if close else ""
 
 
 def _values(version: Version) -> dict[str, Any]:

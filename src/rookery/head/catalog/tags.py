@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.head.catalog.models import TagModel, TagMoveModel
+from rookery.head.catalog.models import TagModel, TagMoveModel, VersionModel
 from rookery.head.catalog.rows import TagMove
 from rookery.wire.manifest import require_name
 
@@ -47,7 +47,7 @@ def roll_back(connection: Connection, image: str, tag: str, to: str | None = Non
         raise RookeryError(
             f"image {image} has no tag {tag!r}",
             kind=ErrorKind.NOT_FOUND,
-            hint=f"rookery image history {image} shows its versions and tags",
+            hint=f"'rookery image history {image}' shows its versions and tags",
         )
     if to == now:
         raise RookeryError(f"{image}:{tag} is version {now[:12]} already", kind=ErrorKind.CONFLICT)
@@ -60,10 +60,16 @@ def roll_back(connection: Connection, image: str, tag: str, to: str | None = Non
             return now, row.version_id
         later.append(row.id)
     if to is None:
+        others = connection.execute(
+            select(VersionModel.id).where(VersionModel.image == image, VersionModel.id != now)
+        ).first()
+        name_one = (
+            f"name one that 'rookery image history {image}' shows: rookery image rollback {image} --tag {tag} --to"
+        )
         raise RookeryError(
             f"there is nothing to go back to: {image}:{tag} has meant no other version that is still there",
             kind=ErrorKind.CONFLICT,
-            hint=f"name one: rookery image rollback {image} --tag {tag} --to VERSION",
+            hint=f"{name_one} VERSION" if others else f"{image} has this one version only; build or publish another",
         )
     move(connection, image, tag, to)
     return now, to

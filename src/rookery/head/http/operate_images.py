@@ -12,7 +12,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from rookery.api import routes, types
-from rookery.head.catalog.rows import Version
 from rookery.head.http import views
 from rookery.head.http.bodies import answer, body
 from rookery.head.http.offers import Offers
@@ -50,6 +49,10 @@ def router(services: Services) -> APIRouter:
     def set_tag(name: str, wanted: Annotated[types.SetTag, Depends(body(types.SetTag))]) -> Response:
         return answer(acts.tag(name, wanted))
 
+    @found.delete(routes.TAG, responses=gives(types.Version))
+    def remove_tag(name: str, tag: str) -> Response:
+        return answer(acts.untag(name, tag))
+
     @found.post(routes.TICKETS, responses=gives(types.Ticket), openapi_extra=takes(types.NewTicket))
     def new_ticket(wanted: Annotated[types.NewTicket, Depends(body(types.NewTicket))]) -> Response:
         return answer(acts.ticket(wanted))
@@ -67,7 +70,7 @@ class _Images:
     def remove(self, name: str, version: str) -> tuple[types.Removed, set[str]]:
         """What was removed, and the SHA-256 of its blobs."""
         if version:
-            removed = self._catalog.remove_version(self._one(name, version).id, name)
+            removed = self._catalog.remove_version(self._catalog.named(name, version).id, name)
         else:
             removed = self._catalog.remove_image(name)
         self._published.removed(removed)
@@ -78,15 +81,16 @@ class _Images:
 
     def tag(self, name: str, wanted: types.SetTag) -> types.Version:
         require_name(wanted.tag, "tag")
-        version = self._one(name, wanted.version)
+        version = self._catalog.named(name, wanted.version)
         self._catalog.tag(name, wanted.tag, version.id)
         self._catalog.add_event(f"image:{name}", "tagged", f"{name}:{wanted.tag} is version {version.id[:12]} now")
         return views.version(self._catalog.resolve(f"{name}@{version.id}"))
 
-    def _one(self, name: str, version: str) -> Version:
-        """A version of an image by a tag or the first digits of its id."""
-        by_tag = next((row for row in self._catalog.image(name).versions if version in row.tags), None)
-        return by_tag or self._catalog.resolve(f"{name}@{version}")
+    def untag(self, name: str, tag: str) -> types.Version:
+        """The version that the tag meant."""
+        version = self._catalog.remove_tag(name, tag)
+        self._catalog.add_event(f"image:{name}", "untagged", f"{name}:{tag} is gone; it was version {version.id[:12]}")
+        return views.version(version)
 
     def ticket(self, wanted: types.NewTicket) -> types.Ticket:
         version = self._catalog.resolve(wanted.image)

@@ -63,15 +63,11 @@ class _Versions:
         return versions.History(name, tuple(entries), moves)
 
     def roll_back(self, name: str, wanted: versions.Rollback) -> versions.RolledBack:
-        to = self._one(name, wanted.to).id if wanted.to else None
+        to = self._catalog.named(name, wanted.to).id if wanted.to else None
         before, now = self._catalog.roll_back(name, wanted.tag, to)
         told = f"{name}:{wanted.tag} went back from version {before[:12]} to {now[:12]}"
         self._catalog.add_event(f"image:{name}", "rolled-back", told)
         return versions.RolledBack(wanted.tag, before, views.version(self._catalog.resolve(f"{name}@{now}")))
-
-    def _one(self, name: str, version: str) -> Version:
-        by_tag = next((row for row in self._catalog.image(name).versions if version in row.tags), None)
-        return by_tag or self._catalog.resolve(f"{name}@{version}")
 
     def collect(self, wanted: versions.Collect) -> tuple[versions.Collected, set[str]]:
         """What went, and the SHA-256 of blobs that are of no version any more."""
