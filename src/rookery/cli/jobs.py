@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from rookery.api.client import Client
@@ -83,10 +84,7 @@ def _interrupt_held_back() -> Iterator[None]:
 
 
 def _follow_bar(client: Client, job: Job, console: Console) -> Job:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), _Amount(), TimeElapsedColumn())
-    with Progress(
-        *columns, TextColumn("[dim]{task.fields[line]}", markup=True), console=console, transient=True
-    ) as bar:
+    with progress(console) as bar:
         task = bar.add_task(job.kind, total=None, unit="steps", line="")
         while job.state not in ENDED:
             now = job.progress
@@ -96,10 +94,33 @@ def _follow_bar(client: Client, job: Job, console: Console) -> Job:
                 total=now.total or None,
                 completed=now.done,
                 unit=now.unit,
-                line=now.line[-60:].replace("[", "("),
+                line=one_row(now.line),
             )
             job = client.job(job.id, after=job.revision, wait=WAIT_SECONDS)
     return job
+
+
+def progress(console: Console) -> Progress:
+    """A bar of one row, whatever a job says and however narrow the terminal is: what does not fit is cut off."""
+    stage = TextColumn("{task.description}", markup=False, table_column=_cell(ratio=2))
+    columns = (
+        SpinnerColumn(),
+        stage,
+        BarColumn(bar_width=20),
+        _Amount(table_column=_cell()),
+        TimeElapsedColumn(table_column=_cell()),
+        TextColumn("{task.fields[line]}", style="dim", markup=False, table_column=_cell(ratio=3)),
+    )
+    return Progress(*columns, console=console, transient=True, expand=True)
+
+
+def one_row(line: str) -> str:
+    """A tool's line without what moves the cursor."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in line).split())
+
+
+def _cell(ratio: int | None = None) -> Column:
+    return Column(no_wrap=True, overflow="ellipsis", ratio=ratio)
 
 
 def _follow_lines(client: Client, job: Job, console: Console) -> Job:
