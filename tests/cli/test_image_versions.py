@@ -104,6 +104,19 @@ def test_what_is_not_there_is_told_with_what_is(operate: Any, tmp_path: Path) ->
         assert (empty.code, "an image needs a name" in empty.err) == (code, True), empty
 
 
+def test_what_stays_has_a_size_and_a_date(operate: Any, tmp_path: Path) -> None:
+    publish(operate, tmp_path / "data", b"12345", "staying")
+    (line,) = [line for line in operate("image", "gc", "--dry-run").out.splitlines() if line.startswith("staying ")]
+    assert " 5 B  20" in line
+
+
+def test_verify_all_of_nothing(place: Any, rookery: Any) -> None:
+    with place.serving():
+        rookery.at(place.directory)
+        done = rookery("image", "verify", "--all")
+    assert (done.code, done.err) == (0, "no images yet: there is nothing to verify\n")
+
+
 def test_gc_asks_first(operate: Any, running: Any, tmp_path: Path) -> None:
     from rookery.api.types import JobState, Publish
     from rookery.cli.connection import connect

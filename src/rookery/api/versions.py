@@ -71,11 +71,13 @@ class Collect:
 
 @dataclass(frozen=True)
 class Staying:
-    """A version that stays, and why."""
+    """A version that stays, and why. size: sum of its blobs, bytes. published_at: seconds since 1970."""
 
     image: str
     id: str
     reason: str
+    size: int
+    published_at: float
 
 
 @dataclass(frozen=True)

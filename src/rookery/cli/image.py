@@ -74,16 +74,15 @@ def build(
     show_version(client, jobs.reference(jobs.follow(client, lambda: client.build(wanted))), as_json=as_json)
 
 
-def show_version(client: Client, reference: str, *, as_json: bool) -> types.Version:
-    """Print a version that has just been made, and return it."""
+def show_version(client: Client, reference: str, *, as_json: bool, was: str = "") -> types.Version:
+    """Print a version that has just been made, and return it. was: a tag that has moved to it, and from where."""
     version = client.version(reference).version
     if as_json:
         render.show_json(version)
     else:
         names = ", ".join(f"{version.image}:{tag}" for tag in version.tags)
-        render.out().print(
-            f"{names or version.image} is version {render.short(version.id)}, {render.size(version.size)}", markup=False
-        )
+        told = f"{names or version.image} is version {render.short(version.id)}, {render.size(version.size)}"
+        render.out().print(f"{told}; {was}" if was else told, markup=False)
     return version
 
 
@@ -202,6 +201,8 @@ def verify(
 def _verify_all(client: Client, *, as_json: bool) -> None:
     """Verify version after version; what is wrong with one does not keep the next from being looked at."""
     versions = [version for image in client.images().images for version in image.versions]
+    if not versions and not as_json:
+        render.err().print("no images yet: there is nothing to verify")
     done, damaged = [], []
     for version in versions:
         reference = f"{version.image}@{version.id}"

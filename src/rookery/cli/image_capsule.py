@@ -94,7 +94,21 @@ def take_in(
         _ask(info, given=bool(trust))
         believed = info.key
     wanted = capsules.Import(where, name, tag, believed)
-    show_version(client, jobs.reference(jobs.follow(client, lambda: client.take_in(wanted))), as_json=as_json)
+    named = f"{name or info.image}:{tag}"
+    before = _meaning(client, named)
+    done = jobs.follow(client, lambda: client.take_in(wanted))
+    was = f"{named} was version {render.short(before)}" if before not in ("", done.version) else ""
+    show_version(client, jobs.reference(done), as_json=as_json, was=was)
+
+
+def _meaning(client: Client, reference: str) -> str:
+    """The id of the version that a reference means now; empty for none."""
+    try:
+        return client.version(reference).version.id
+    except RookeryError as error:
+        if error.kind is not ErrorKind.NOT_FOUND:
+            raise
+        return ""
 
 
 def _ask(info: capsules.CapsuleInfo, *, given: bool) -> None:

@@ -141,7 +141,16 @@ def _show(found: versions.Collected) -> None:
         )
         for version in found.going
     ]
-    kept = [(item.image, render.short(item.id), "", "", f"stays: {item.reason}") for item in found.staying]
+    kept = [
+        (
+            item.image,
+            render.short(item.id),
+            render.size(item.size),
+            render.moment(item.published_at),
+            f"stays: {item.reason}",
+        )
+        for item in found.staying
+    ]
     if not found.going:
         render.err().print(Text(f"nothing to remove: all {len(kept)} versions are needed"))
     if rows or kept:

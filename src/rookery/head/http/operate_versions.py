@@ -86,7 +86,9 @@ class _Versions:
                     self._catalog.add_event(f"image:{name}", "removed", f"nobody needs them: removed {ids}")
         told = versions.Collected(
             going=tuple(views.version(row) for row in found.going),
-            staying=tuple(versions.Staying(row.image, row.id, reason) for row, reason in found.staying),
+            staying=tuple(
+                versions.Staying(row.image, row.id, reason, row.size, row.published_at) for row, reason in found.staying
+            ),
             size=size,
             applied=not wanted.dry_run,
         )
