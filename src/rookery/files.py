@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -14,6 +15,15 @@ from pathlib import Path
 from rookery.errors import ErrorKind, RookeryError
 
 BLOCK = 1 << 20
+OWNER = "run this as root, or as the owner of that place, or choose another one"
+_KINDS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ErrorKind.FORBIDDEN),
+    **dict.fromkeys((errno.ENOENT,), ErrorKind.NOT_FOUND),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ErrorKind.NO_SPACE),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL), ErrorKind.INVALID
+    ),
+}
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -63,6 +73,31 @@ def require_space(directory: Path, needed: int, what: str) -> None:
             kind=ErrorKind.NO_SPACE,
             hint="free some space there, or move the directory to a larger file system",
         )
+
+
+def refused(error: OSError, what: str, hint: str = "") -> RookeryError:
+    """The error of a place that a person named and the system refused, as in `cannot write /x: Read-only file system`.
+
+    what: `cannot write /x`. hint: for those who may not; who names a place that is none is told to name another.
+    """
+    kind = _KINDS.get(error.errno or 0, ErrorKind.FAILED)
+    if kind is ErrorKind.NO_SPACE:
+        hint = "free some space there, or choose another place"
+    elif kind is not ErrorKind.FORBIDDEN or error.errno == errno.EROFS or not hint:
+        hint = "choose another place"
+    return RookeryError(f"{what}: {error.strerror or error}", kind=kind, hint=hint)
+
+
+def require_writable(directory: Path) -> None:
+    """Make `directory` if it is not there. Raises RookeryError when that, or a file in it, is refused."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        if _KINDS.get(error.errno or 0) is ErrorKind.NO_SPACE:
+            return  # whoever writes tells how much is lacking
+        raise refused(error, f"cannot write {directory}", OWNER) from error
 
 
 @contextlib.contextmanager

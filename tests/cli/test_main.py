@@ -59,12 +59,27 @@ def test_a_head_elsewhere_that_is_not_running(rookery: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [("node", "lst"), ("deploy", "n1"), ("status", "--what"), ("watch", "--interval", "0")]
+    ("argv", "told"),
+    [
+        (("node", "lst"), "error: no such command 'lst'"),
+        (("deploy", "n1"), "error: missing option '--image'"),
+        (("status", "--what"), "error: no such option: --what"),
+        (("watch", "--interval", "0"), "error: invalid value for '--interval': it should be greater"),
+        (("watch", "--interval", "soon"), "error: invalid value for '--interval': it should be a valid number\n"),
+        (("ticket", "x", "--for", "foo"), "error: invalid value for '--for': 'foo' is not one of 'rookery', "),
+    ],
 )
-def test_wrong_usage(rookery: Any, argv: tuple[str, ...]) -> None:
+def test_wrong_usage_is_told_like_every_error(rookery: Any, argv: tuple[str, ...], told: str) -> None:
     done = rookery(*argv)
-    assert done.code == 2
-    assert "Error" in done.err
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(told)
+    assert done.err.splitlines()[1:] == [f"try: rookery {argv[0]} --help"]
+
+
+def test_without_a_word_the_help_is_shown(rookery: Any) -> None:
+    for argv in ((), ("image",)):
+        done = rookery(*argv)
+        assert (done.code, "Usage: rookery" in done.out + done.err, "error:" in done.err) == (2, True, False)
 
 
 def test_a_fault_of_ours_is_told_as_one(rookery: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,7 @@ def test_publish_a_file_and_fetch_it(operate: Any, running: Any, tmp_path: Path)
     again = operate("fetch", str(tmp_path / "offer.json"), "--key", key, "--to", str(tmp_path / "elsewhere"))
     assert again.code == 0, again.err
     assert (tmp_path / "elsewhere" / "data.bin").read_bytes() == source.read_bytes()
+    assert again.out.startswith(f"data in {tmp_path / 'elsewhere'}: 700.0 kB in ")
     other = "0" * 64
     wrong = operate("fetch", url.split("&key")[0], "--key", other, "--to", str(tmp_path / "not"))
     assert wrong.code == 8
@@ -181,6 +182,52 @@ def test_publish_a_tree_and_fetch_it(operate: Any, tmp_path: Path) -> None:
     assert (there / "link").is_symlink()
     again = json.loads(operate("ticket", "models", "--days", "0.5", "--json").out)
     assert again["version"] == ticket["version"]
+
+
+def test_a_ticket_that_is_lacking_or_wrong(operate: Any, running: Any, tmp_path: Path) -> None:
+    source = tmp_path / "guarded"
+    source.write_text("guarded\n")
+    whole = json.loads(operate("publish", str(source), "--json").out)["url"]
+    bare, _, query = whole.partition("?")
+    key = query.partition("&")[2]
+    to = ("--to", str(tmp_path / "to"))
+    try_it = "try: 'rookery ticket NAME' on that head prints a new one\n"
+    for url, said in (
+        (f"{bare}?{key}", "the URL has no ticket"),
+        (f"{bare}?ticket=guess&{key}", "the ticket is not known or has expired"),
+    ):
+        done = operate("fetch", url, *to)
+        assert (done.code, done.err) == (5, f"error: {said}\n{try_it}")
+        imported = operate("image", "import", url)
+        assert (imported.code, imported.err.count(said), imported.err.endswith(try_it)) == (5, 1, True), imported
+    with connect(running.directory) as client:
+        head = client.head().url
+    done = operate("image", "list", "--head", head, "--token", "guess")
+    assert (done.code, "try: " in done.err, "operator.token" in done.err) == (5, True, True)
+
+
+def test_the_saved_answer_is_fetched(operate: Any, tmp_path: Path) -> None:
+    source = tmp_path / "saved"
+    source.write_text("saved\n")
+    for command in (("publish", str(source)), ("ticket", "saved")):
+        answer, to = tmp_path / f"{command[0]}.json", tmp_path / f"to-{command[0]}"
+        answer.write_text(operate(*command, "--json").out)
+        done = operate("fetch", str(answer), "--to", str(to))
+        assert (done.code, (to / "saved").read_text()) == (0, "saved\n"), done.err
+
+
+def test_an_import_says_what_its_tag_was(operate: Any, tmp_path: Path) -> None:
+    source, file = tmp_path / "carried", tmp_path / "carried.capsule"
+    ids = []
+    for text in ("old\n", "new\n"):
+        source.write_text(text)
+        ids.append(json.loads(operate("publish", str(source), "--json").out)["version"])
+        if not file.exists():
+            assert operate("image", "export", "carried", str(file)).code == 0
+    told = operate("image", "import", str(file)).out
+    assert told == f"carried:latest is version {ids[0][:12]}, 4 B; carried:latest was version {ids[1][:12]}\n"
+    assert "was version" not in operate("image", "import", str(file)).out
+    assert "was version" not in operate("image", "import", str(file), "--as", "fresh").out
 
 
 def test_images(operate: Any, tmp_path: Path) -> None:

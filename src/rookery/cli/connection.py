@@ -29,6 +29,7 @@ Directory = Annotated[
         show_default=str(DEFAULT_DIRECTORY),
         rich_help_panel=PANEL,
         file_okay=False,
+        readable=False,  # not asked here: the error of whoever reads in it says more
     ),
 ]
 HeadUrl = Annotated[

@@ -69,6 +69,8 @@ def fetch(
     """
     from rookery.node.fetch.offer import fetch_offer  # noqa: PLC0415 - loads the swarm engine
 
+    if stats is not None:
+        _require_file(stats)
     stop = threading.Event()
     with _stopping(stop), _progress() as show:
         account = fetch_offer(what, to, _key(key), show, stop, seed, have or (), unpack=not no_unpack)
@@ -85,7 +87,17 @@ def fetch(
         line += f", from the head {render.share(account.bytes_from_head, fetched)}"
     if account.hash_failures:
         line += f"; {account.hash_failures} pieces were wrong and fetched again"
-    typer.echo(f"{to}: {line}")
+    typer.echo(f"{account.name} in {to}: {line}")
+
+
+def _require_file(path: Path) -> None:
+    """Raise RookeryError when `path` cannot become a file: known before hours of fetching."""
+    directory = path.absolute().parent
+    if path.is_dir():
+        raise RookeryError(f"{path} is a directory", kind=ErrorKind.INVALID, hint="name a file in it")
+    if not directory.is_dir():
+        raise RookeryError(f"there is no directory {directory}", kind=ErrorKind.NOT_FOUND, hint="make it first")
+    files.require_writable(directory)
 
 
 def _key(text: str | None) -> str | None:

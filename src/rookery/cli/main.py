@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import traceback
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
-from rookery import __version__
+from rookery import __version__, files
 from rookery.cli import (
     deploy,
     dhcp,
@@ -34,7 +36,7 @@ from rookery.cli import (
     version,
 )
 from rookery.cli.render import examples
-from rookery.errors import ErrorKind, ErrorRecord, record_of
+from rookery.errors import ErrorKind, ErrorRecord, RookeryError, record_of
 
 EXIT_CODES = {
     ErrorKind.FAILED: 1,
@@ -52,6 +54,9 @@ EXIT_CODES = {
     ErrorKind.CANCELLED: 130,
 }
 INTERRUPTED = 130
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# Click's ClickException, wherever this version of Typer has it.
+USAGE_ERROR = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="rookery",
@@ -122,21 +127,45 @@ def main() -> None:
     # Ending a command by a signal is like Ctrl-C: a job on the head is cancelled, the terminal is as it was.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
-    except ModuleNotFoundError as error:
-        hint = "pip install '.[head]' in a clone of rookery"
-        record = ErrorRecord(ErrorKind.MISSING, f"this needs the Python module {error.name}", hint=hint)
-        typer.echo(text_of(record), err=True)
-        sys.exit(EXIT_CODES[record.kind])
-    except Exception as error:  # noqa: BLE001 - whatever went wrong is shown here, and only here
-        record = record_of(error)
-        if record.kind is ErrorKind.INTERNAL:
-            if os.environ.get("ROOKERY_DEBUG"):
-                traceback.print_exc()
-            record = ErrorRecord(
-                record.kind, record.message, record.details, "this is a fault of rookery; ROOKERY_DEBUG=1 shows where"
-            )
-        typer.echo(text_of(record), err=True)
-        sys.exit(EXIT_CODES[record.kind])
+        # Not standalone: what is wrong is told by us, below. What comes back is the code of a typer.Exit.
+        sys.exit(app(prog_name="rookery", standalone_mode=False) or 0)
+    except typer.Abort:  # Ctrl-C or the end of the input, at a question
+        record = ErrorRecord(ErrorKind.CANCELLED, "nothing was changed")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - whatever went wrong is shown here, and only here
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(str(error), err=True)
+            sys.exit(EXIT_CODES[ErrorKind.INVALID])
+        if os.environ.get("ROOKERY_DEBUG") and not isinstance(error, RookeryError | USAGE_ERROR):
+            traceback.print_exc()
+        record = _record_of(error)
+    typer.echo(text_of(record), err=True)
+    sys.exit(EXIT_CODES[record.kind])
+
+
+def _record_of(error: Exception) -> ErrorRecord:
+    """The record of whatever ended a command."""
+    if isinstance(error, USAGE_ERROR):
+        return _usage(error)
+    if isinstance(error, ModuleNotFoundError):
+        hint = "pip install '.[head]' in a clone of rookery"
+        return ErrorRecord(ErrorKind.MISSING, f"this needs the Python module {error.name}", hint=hint)
+    if isinstance(error, OSError) and error.filename is not None and error.errno in NOT_ALLOWED:
+        # Of a place that the user named, or of a directory that is another user's: no fault of ours.
+        return files.refused(error, f"cannot use {os.fsdecode(error.filename)}", files.OWNER).record
+    record = record_of(error)
+    if record.kind is ErrorKind.INTERNAL:
+        record = replace(record, hint="this is a fault of rookery; ROOKERY_DEBUG=1 shows where")
+    return record
+
+
+def _usage(error: Any) -> ErrorRecord:
+    """A wrong option or argument, in one line."""
+    first, _, more = error.format_message().strip().partition("\n")
+    first = (
+        first.replace("Value error, ", "").replace(": Input should", ": it should").partition(", unable to parse")[0]
+    )
+    message = first[:1].lower() + first[1:].rstrip(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "rookery"
+    return ErrorRecord(ErrorKind.INVALID, message, more.strip(), f"{command} --help")

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from rookery import codec
+from rookery import codec, files
 from rookery.codec import Length, Range
 from rookery.errors import ErrorKind, RookeryError
 
@@ -222,6 +222,8 @@ def load(directory: Path) -> Config:
             kind=ErrorKind.NOT_FOUND,
             hint=f"run 'rookery init --dir {directory}'",
         ) from None
+    except OSError as error:
+        raise files.refused(error, f"cannot read {path}", files.OWNER) from error
     try:
         return codec.decode(Config, tomllib.loads(text), what=str(path))
     except tomllib.TOMLDecodeError as error:

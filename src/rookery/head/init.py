@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -170,7 +171,7 @@ def _undone_on_failure(paths: Paths) -> Iterator[None]:
     before = set(directory.iterdir()) if directory.is_dir() else set()
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if missing:
             shutil.rmtree(missing[-1], ignore_errors=True)
         else:
@@ -179,4 +180,6 @@ def _undone_on_failure(paths: Paths) -> Iterator[None]:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+            raise files.refused(error, f"cannot write {directory}", files.OWNER) from error
         raise

@@ -100,8 +100,9 @@ def problem(status: int, body: bytes, asked: str) -> ErrorRecord:
         found = json.loads(body)
         return ErrorRecord(
             ErrorKind(found.get("kind", kind)),
-            str(found["title"])[:1000],
-            str(found.get("details") or found.get("detail") or "")[:10_000],
+            title := str(found["title"])[:1000],
+            # Ours repeats its title as `detail` when there is no more to say; RFC 9457 knows no `details`.
+            str(found.get("details") or ("" if found.get("detail") == title else found.get("detail")) or "")[:10_000],
             str(found.get("hint") or "")[:1000],
         )
     except (ValueError, TypeError, KeyError, AttributeError):

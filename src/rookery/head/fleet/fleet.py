@@ -28,6 +28,7 @@ from rookery.wire.report import NodeState, Report
 
 MOST_DISCOVERED = 10_000
 TICKET_SECONDS = 86400.0
+NEW_TICKET = "'rookery ticket NAME' on that head prints a new one"
 HOSTS_SECONDS = 1.0
 
 
@@ -170,7 +171,13 @@ class Fleet:
 
         Raises RookeryError `unauthorized`, `not-found`, or `forbidden` when the ticket is for another version.
         """
-        credential = self._credentials.require(secret, Kind.TICKET, Kind.OPERATOR)
+        try:
+            credential = self._credentials.require(secret, Kind.TICKET, Kind.OPERATOR)
+        except RookeryError as error:
+            if error.kind is not ErrorKind.UNAUTHORIZED:
+                raise
+            message = "the ticket is not known or has expired"
+            raise RookeryError(message, kind=ErrorKind.UNAUTHORIZED, hint=NEW_TICKET) from error
         version = self._catalog.resolve(reference)
         if credential.kind == Kind.OPERATOR:
             secret = self._credentials.ticket(version.id, TICKET_SECONDS)

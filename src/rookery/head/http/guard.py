@@ -97,7 +97,11 @@ class Guard:
 
     async def operator(self, request: Request) -> Credential:
         """The operator's credential. Raises RookeryError `unauthorized` or `forbidden`."""
-        return _require(await self._checked.get(bearer(request)), Kind.OPERATOR)
+        try:
+            return _require(await self._checked.get(bearer(request)), Kind.OPERATOR)
+        except RookeryError as error:
+            hint = "give the token in the head's operator.token: --token @FILE, or $ROOKERY_TOKEN"
+            raise RookeryError(str(error), kind=error.kind, hint=error.record.hint or hint) from error
 
     async def node(self, request: Request) -> Credential:
         """A node's session credential; its subject is the node's name. Raises as `operator`."""

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.boot import answer as scripts
 from rookery.head.boot import loaders
+from rookery.head.fleet.fleet import NEW_TICKET
 from rookery.head.http.blobs import send_file
 from rookery.head.http.bodies import answer, body
 from rookery.head.http.guard import Guard, bearer
@@ -130,13 +131,20 @@ def node_router(services: Services, guard: Guard) -> APIRouter:
 
     @found.get(f"{routes.FETCH}/{{reference}}")
     def fetch(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
-        return answer(services.fleet.offer(reference, ticket or bearer(request)))
+        return answer(services.fleet.offer(reference, ticket or _shown(request)))
 
     @found.get(f"{routes.CAPSULE}/{{reference}}")
     def capsule_head(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
-        offer = services.fleet.offer(reference, ticket or bearer(request))
+        offer = services.fleet.offer(reference, ticket or _shown(request))
         told = parse_payload(offer.manifest.signed_bytes)
         version = services.catalog.resolve(f"{told.image}@{told.version}")
         return answer(CapsuleOffer(capsule.seal(version, services.key), offer.source))
 
     return found
+
+
+def _shown(request: Request) -> str:
+    """The credential of whoever fetches without a ticket in the URL."""
+    if "authorization" not in request.headers:
+        raise RookeryError("the URL has no ticket", kind=ErrorKind.UNAUTHORIZED, hint=NEW_TICKET)
+    return bearer(request)

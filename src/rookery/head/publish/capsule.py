@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
+import json
 import os
 import secrets
 import threading
@@ -32,7 +34,9 @@ from rookery.wire.capsule import Capsule, SignedCapsule
 from rookery.wire.manifest import Manifest, Role, parse_payload
 
 WRITING, READING = "writing the capsule", "reading the capsule"
+MOST_REFUSAL = 1 << 16  # bytes read of an answer that says no
 SECONDS = 30.0  # for a server to send more
+_OTHER_MEANS = "fetch the file by other means, and import it from there"
 _NO_ROOM = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
 
 
@@ -227,7 +231,8 @@ def _new_file(destination: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise _unwritable(error, destination.parent) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing can be removed either
+            temporary.unlink()
 
 
 def _name(temporary: Path, destination: Path) -> None:
@@ -247,8 +252,8 @@ def _open_url(url: str) -> Iterator[Stream]:
             client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer,
         ):
             if answer.is_error:
-                kind = ErrorKind.NOT_FOUND if answer.status_code in (404, 410) else ErrorKind.UNAVAILABLE
-                raise RookeryError(f"{url} answers with HTTP status {answer.status_code}", kind=kind)
+                body = next(answer.iter_bytes(MOST_REFUSAL), b"")
+                raise refusal(answer.status_code, body, url.partition("?")[0], _OTHER_MEANS)
             yield _Pieces(answer.iter_raw(files.BLOCK))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         what = "does not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be read"
@@ -256,8 +261,19 @@ def _open_url(url: str) -> Iterator[Stream]:
             f"{url} {what}",
             kind=ErrorKind.UNAVAILABLE,
             details=str(error),
-            hint="fetch the file by other means, and import it from there",
+            hint=_OTHER_MEANS,
         ) from error
+
+
+def refusal(status: int, body: bytes, who: str, hint: str) -> RookeryError:
+    """An answer other than 2xx: what a head says in its problem+json (RFC 9457), else its status and `hint`."""
+    kinds = {401: ErrorKind.UNAUTHORIZED, 403: ErrorKind.FORBIDDEN, 404: ErrorKind.NOT_FOUND, 410: ErrorKind.NOT_FOUND}
+    try:
+        told = json.loads(body)
+        said, hint = f": {str(told['title'])[:1000]}", str(told.get("hint") or "")[:1000]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        said = f" with HTTP status {status}"
+    return RookeryError(f"{who} answers{said}", kind=kinds.get(status, ErrorKind.UNAVAILABLE), hint=hint)
 
 
 class _Pieces:
@@ -314,9 +330,9 @@ def _truncated(what: str, missing: int) -> RookeryError:
 
 def _unwritable(error: OSError, directory: Path) -> RookeryError:
     full = error.errno in _NO_ROOM
-    forbidden = isinstance(error, PermissionError)
+    forbidden = isinstance(error, PermissionError) or error.errno == errno.EROFS
     return RookeryError(
         f"no space left in {directory}" if full else f"cannot write in {directory}: {error.strerror}",
         kind=ErrorKind.NO_SPACE if full else ErrorKind.FORBIDDEN if forbidden else ErrorKind.FAILED,
-        hint="free some space there, for one with 'rookery image gc'" if full else "",
+        hint="free some space there, for one with 'rookery image gc'" if full else "choose another directory",
     )

@@ -175,15 +175,5 @@ def _get(url: str, head: str) -> bytes:
             f"{head} cannot be asked", kind=ErrorKind.UNAVAILABLE, details=str(error), hint=hint
         ) from error
     if answer.is_error:
-        raise _refused(answer.status_code, bytes(held), head)
+        raise capsule.refusal(answer.status_code, bytes(held), head, "is it a head of this version of Rookery?")
     return bytes(held)
-
-
-def _refused(status: int, body: bytes, head: str) -> RookeryError:
-    kinds = {401: ErrorKind.UNAUTHORIZED, 403: ErrorKind.FORBIDDEN, 404: ErrorKind.NOT_FOUND}
-    try:
-        told = json.loads(body)
-        said, hint = str(told["title"])[:1000], str(told.get("hint") or "")[:1000]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        said, hint = f"HTTP status {status}", "is it a head of this version of Rookery?"
-    return RookeryError(f"{head} answers: {said}", kind=kinds.get(status, ErrorKind.UNAVAILABLE), hint=hint)

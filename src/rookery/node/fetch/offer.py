@@ -5,14 +5,16 @@ directory."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-from rookery import codec
+from rookery import codec, files
 from rookery.errors import ErrorKind, RookeryError
 from rookery.node.fetch.fetch import Fetcher
 from rookery.node.fetch.olds import sidecar_path
@@ -41,20 +43,22 @@ def fetch_offer(
 ) -> FetchStats:
     """Fetch what a head offers into the directory `to`; the account of all its blobs together.
 
-    url_or_path: `http://head:port/fetch/NAME[:TAG]?ticket=...&key=<64 hex>`, or a file with a FetchOffer in JSON. key:
+    url_or_path: `http://head:port/fetch/NAME[:TAG]?ticket=...&key=<64 hex>`, or a file with a FetchOffer, or with the
+    Ticket that names such a URL, in JSON. key:
     the site's public key (64 hex digits); from the URL's `key` when None. What comes of it: a file under its own name,
     a tree as a directory of the name that it was published under, an image as its three blobs. seed_seconds: how long
     to go on giving afterwards. have: files that may be older versions of it, and directories of them. unpack: a tree;
     otherwise its archive is a file like any other.
 
     Raises RookeryError as `fetch`, and `corrupt` for a manifest that the key did not sign, `invalid` without a key,
-    `conflict` when a tree is to be unpacked where something is. On `cancelled` nothing half-made has the final name;
-    what was fetched stays in hidden `.part` files and is continued by the next call.
+    `conflict` when a tree is to be unpacked where something is, `forbidden` when `to` cannot be written. On `cancelled`
+    nothing half-made has the final name; what was fetched stays in hidden `.part` files and is continued by the next
+    call.
     """
     offer, named_key = read_offer(url_or_path)
     manifest = open_manifest(offer.manifest, _key(key, named_key))
     name = require_name(manifest.image, "image name")
-    to.mkdir(parents=True, exist_ok=True)
+    files.require_writable(to)
     stop = stop or threading.Event()
     is_tree = unpack and manifest.kind is VersionKind.TREE
     if is_tree:
@@ -82,7 +86,7 @@ def fetch_offer(
             _give(fetchers, seed_seconds, stop)
     if is_tree:
         archive.unlink()
-    return add(stats)
+    return replace(add(stats), name=name)
 
 
 def read_offer(url_or_path: str) -> tuple[FetchOffer, str | None]:
@@ -96,9 +100,20 @@ def read_offer(url_or_path: str) -> tuple[FetchOffer, str | None]:
         raise RookeryError(
             f"{url_or_path} cannot be read: {error.strerror}",
             kind=ErrorKind.NOT_FOUND,
-            hint="give a URL as 'rookery publish' prints it, or a file with an offer",
+            hint="give a URL as 'rookery publish' prints it, or a file with its answer",
         ) from error
+    if url := _ticket_url(data):
+        return read_offer(url)
     return codec.loads(FetchOffer, data, most=MAX_OFFER, what=url_or_path), None
+
+
+def _ticket_url(data: bytes) -> str:
+    """The URL in what 'rookery publish --json' and 'rookery ticket --json' print; empty for an offer."""
+    try:
+        url = json.loads(data)["url"]
+    except (ValueError, TypeError, KeyError):
+        return ""
+    return url if isinstance(url, str) and url.startswith(("http://", "https://")) else ""
 
 
 def split_key(url: str) -> tuple[str, str | None]:

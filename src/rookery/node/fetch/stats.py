@@ -16,17 +16,18 @@ RATE_WINDOW = 3.0  # s over which the rate shown is taken
 class FetchStats:
     """What a fetch came to; `rookery fetch --stats` writes it as JSON.
 
-    seconds: from the call until the file was there, digest checked; verify_seconds: the part of them that the digest
-    took. first_byte_seconds: from the call until the first piece came; 0 when none had to. bytes_total: the file's
-    size. bytes_had: of it, there and right before, or taken from older versions; bytes_filled: the latter. All
-    `bytes_from_*` are payload that was received: swarm (chain and mesh) and http are the head's two ways of giving,
-    peers maps each other machine's address to what it gave. bytes_failed: those of them that were thrown away because a
-    digest was wrong, so that had + from_head + from_peers - failed = total. bytes_redundant: what came twice, in none
-    of these. bytes_sent: given to others. hash_failures: pieces whose digest was wrong, hash_failures_http: those of
-    them that came from the head by HTTP. banned: addresses that are not asked any more because of it. rate: bytes per
-    second over the whole time.
+    name: what was fetched, as it was published; empty for a file of a node. seconds: from the call until the file was
+    there, digest checked; verify_seconds: the part of them that the digest took. first_byte_seconds: from the call
+    until the first piece came; 0 when none had to. bytes_total: the file's size. bytes_had: of it, there and right
+    before, or taken from older versions; bytes_filled: the latter. All `bytes_from_*` are payload that was received:
+    swarm (chain and mesh) and http are the head's two ways of giving, peers maps each other machine's address to what
+    it gave. bytes_failed: those of them that were thrown away because a digest was wrong, so that had + from_head +
+    from_peers - failed = total. bytes_redundant: what came twice, in none of these. bytes_sent: given to others.
+    hash_failures: pieces whose digest was wrong, hash_failures_http: those of them that came from the head by HTTP.
+    banned: addresses that are not asked any more because of it. rate: bytes per second over the whole time.
     """
 
+    name: str = ""
     seconds: float = 0.0
     verify_seconds: float = 0.0
     first_byte_seconds: float = 0.0
