@@ -395,3 +395,50 @@ def test_a_head_by_url(operate: Any, running: Any) -> None:
     assert operate("status", "--head", url, "--token", f"@{token}", "--json").code == 0
     assert operate("status", "--head", url, "--token", token.read_text().strip(), "--json").code == 0
     assert operate("status", "--head", url, "--token", "guess").code == 5
+
+
+def test_completion_in_a_real_bash(operate: Any, running: Any, tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    source.write_text("completed\n")
+    for tag in ("latest", "stable"):
+        assert operate("publish", str(source), "--as", "comp", "--tag", tag).code == 0
+    version = json.loads(operate("image", "show", "comp", "--json").out)["version"]["id"]
+    script = tmp_path / "rookery.bash"
+    program = Path(WORDS[0]).with_name("rookery")
+    script.write_text(operate("--show-completion", "bash").out)
+    # What readline does before it calls the function, and what the function says to it.
+    driver = f"""
+        PATH={shlex.quote(str(program.parent))}:$PATH
+        source {shlex.quote(str(script))}
+        compopt() {{ echo "compopt $*"; }}
+        COMP_WORDBREAKS=$1 COMP_LINE=$2 COMP_POINT=${{#COMP_LINE}}
+        complete -p rookery | grep -q -- '-o default' || exit 1
+        _rookery_completion rookery
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    usual = " \t\n\"'@><=;|&(:"
+
+    def complete(line: str, breaks: str = usual) -> tuple[list[str], bool]:
+        """The answers, and whether files are offered when there are none."""
+        words = ["bash", "--norc", "-c", driver, "bash", breaks, line]
+        done = run.run(words, env={"ROOKERY_DIR": str(running.directory)})
+        lines = [answer for answer in done.stdout.splitlines() if answer]
+        return [answer for answer in lines if not answer.startswith("compopt")], "compopt +o default" not in lines
+
+    assert complete("rookery image show com") == (["comp:latest", "comp:stable"], False)
+    assert complete("rookery image show comp:") == (["latest", "stable"], False)
+    assert complete("rookery image diff comp:stable comp:l") == (["latest"], False)
+    assert complete("rookery image show comp:l", " \t\n") == (["comp:latest"], False)
+    assert complete("rookery image show 'comp:l") == (["comp:latest"], False)
+    assert complete("rookery deploy n1 --image=comp:s") == (["stable"], False)
+    assert complete("rookery image show none") == ([], False)
+    assert complete("rookery image tag comp ") == (["latest", "stable"], False)
+    assert complete("rookery image tag comp x s") == (["stable"], False)
+    assert complete("rookery image untag comp l") == (["latest"], False)
+    assert complete("rookery image rm comp --version ") == (["latest", "stable", version[:12]], False)
+    assert complete("rookery image rollback comp --tag s") == (["stable"], False)
+    assert complete("rookery image rollback comp --to ") == (["latest", "stable", version[:12]], False)
+    assert complete("rookery node set n1 may_seed=") == (["true", "false"], False)
+    # Files are files.
+    assert complete("rookery image build comp ") == ([], True)
+    assert complete("rookery publish ") == ([], True)

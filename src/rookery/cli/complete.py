@@ -23,7 +23,16 @@ SETTINGS = (
 )
 
 
+_asked = [False]
+
+
+def was_asked() -> bool:
+    """Whether any of these was asked: then a name is wanted, and no file."""
+    return _asked[0]
+
+
 def _client(ctx: typer.Context) -> Client:
+    _asked[0] = True
     given = ctx.params
     return connect(given.get("directory"), given.get("head"), given.get("token"))
 
@@ -52,7 +61,7 @@ def tags(ctx: typer.Context, incomplete: str) -> list[str]:
     """The tags of the image that the command names."""
     try:
         with _client(ctx) as client:
-            versions = client.image(ctx.params.get("name") or "").versions
+            versions = client.image(_image(ctx)).versions
     except RookeryError:
         return []
     return [tag for version in versions for tag in version.tags if tag.startswith(incomplete)]
@@ -62,11 +71,16 @@ def tags_and_ids(ctx: typer.Context, incomplete: str) -> list[str]:
     """The tags of the image that the command names, and its versions' ids as far as they are shown."""
     try:
         with _client(ctx) as client:
-            versions = client.image(ctx.params.get("name") or "").versions
+            versions = client.image(_image(ctx)).versions
     except RookeryError:
         return []
     names = [tag for version in versions for tag in version.tags] + [version.id[:12] for version in versions]
     return [name for name in names if name.startswith(incomplete)]
+
+
+def _image(ctx: typer.Context) -> str:
+    """The image that the command names; words after an option that lacks its value are not sorted yet."""
+    return ctx.params.get("name") or next(iter(ctx.args), "")
 
 
 def trees(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -109,4 +123,5 @@ def references(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def settings(incomplete: str) -> list[str]:
     """The keys that `node set` knows."""
+    _asked[0] = True
     return [setting for setting in SETTINGS if setting.startswith(incomplete)]

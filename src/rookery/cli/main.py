@@ -15,6 +15,7 @@ import typer
 
 from rookery import __version__, files
 from rookery.cli import (
+    bash,
     deploy,
     dhcp,
     doctor,
@@ -126,6 +127,8 @@ def main() -> None:
     """Run the command line and exit with the code of what happened."""
     # Ending a command by a signal is like Ctrl-C: a job on the head is cancelled, the terminal is as it was.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    bash.use()
+    by_bash = bash.asked(os.environ)
     try:
         # Not standalone: what is wrong is told by us, below. What comes back is the code of a typer.Exit.
         sys.exit(app(prog_name="rookery", standalone_mode=False) or 0)
@@ -133,6 +136,10 @@ def main() -> None:
         record = ErrorRecord(ErrorKind.CANCELLED, "nothing was changed")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except SystemExit:
+        if by_bash:
+            bash.finish()
+        raise
     except Exception as error:  # noqa: BLE001 - whatever went wrong is shown here, and only here
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(str(error), err=True)
