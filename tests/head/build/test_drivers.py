@@ -2,7 +2,6 @@
 """The drivers of a root: of what their bytes depend, and of what they do not."""
 
 import os
-import struct
 import threading
 from pathlib import Path
 
@@ -10,31 +9,11 @@ import pytest
 
 from rookery.head.build import drivers, kernel
 from rookery.head.build.drivers import Drivers
+from tests.kernel_modules import module
 
 RELEASE = "6.1.0-1"
 MODULES = f"usr/lib/modules/{RELEASE}"
 CARD = "kernel/drivers/net/ethernet/card.ko"
-
-
-def module(modinfo: bytes) -> bytes:
-    """The smallest object file (ELF, 64 bits) that kmod's tools read: that section, and no symbols."""
-    names = b"\0.modinfo\0.shstrtab\0.symtab\0.strtab\0"
-    starts = [64, 64 + len(modinfo), 64 + len(modinfo) + len(names)]
-    body = modinfo + names + bytes(25)
-    body += bytes(-len(body) % 8)
-
-    def section(name: bytes, kind: int, at: int, size: int, link: int = 0, entry: int = 0) -> bytes:
-        return struct.pack("<IIQQQQIIQQ", names.index(name + b"\0"), kind, 0, 0, at, size, link, link // 4, 1, entry)
-
-    sections = [
-        bytes(64),
-        section(b".modinfo", 1, starts[0], len(modinfo)),
-        section(b".shstrtab", 3, starts[1], len(names)),
-        section(b".symtab", 2, starts[2], 24, link=4, entry=24),
-        section(b".strtab", 3, starts[2] + 24, 1),
-    ]
-    fields = struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, len(sections), 2)
-    return b"\x7fELF\x02\x01\x01" + bytes(9) + fields + body + b"".join(sections)
 
 
 @pytest.fixture

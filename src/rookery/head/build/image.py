@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -21,6 +22,7 @@ from rookery.head.build import apart, builder, drivers, identity, kept, kernel, 
 from rookery.head.build.recipe import Recipe
 from rookery.head.progress import OnProgress, Progress, silent
 from rookery.log import logger
+from rookery.run import RunError
 
 log = logger(__name__)
 
@@ -123,9 +125,22 @@ def finish(
     Takes identities out of `tree` and settles its times, and leaves it there. recipe: its identity rules and its
     architecture count. started: when work on the tree began, seconds since 1970 (identity.settle_times).
     earlier: the drivers of an earlier version; when they are the same again they need not be packed. Raises
-    RookeryError: `invalid` for a tree without a kernel or for another architecture, `cancelled`.
+    RookeryError: `invalid` for a tree without a kernel or for another architecture, `no-space`, `cancelled`.
     """
-    cancel = cancel or threading.Event()
+    with _full_explained(place):
+        return _finish(tree, place, recipe, built, started, on_progress, cancel or threading.Event(), earlier)
+
+
+def _finish(
+    tree: Path,
+    place: Path,
+    recipe: Recipe,
+    built: builder.BuiltTree,
+    started: float,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    earlier: Path | None,
+) -> BuiltImage:
     _look(cancel)
     architecture = built.architecture or recipe.architecture
     mend.require_bootable(tree, architecture)
@@ -176,6 +191,28 @@ def site(work: Path) -> Iterator[Path]:
 def require_programs() -> None:
     """Check for what `finish` runs. Raises RookeryError `missing`, naming the package."""
     apart.require(_PROGRAMS, "building an image")
+
+
+@contextlib.contextmanager
+def _full_explained(place: Path) -> Iterator[None]:
+    """A full disk is told as one, whoever of this process or the programs that it runs met it."""
+    try:
+        yield
+    except (OSError, RunError) as error:
+        if isinstance(error, RunError):
+            full = (
+                "No space left on device" in error.completed.stderr or "Disk quota exceeded" in error.completed.stderr
+            )
+        else:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full:
+            raise
+        raise RookeryError(
+            f"no space left for the files of the image in {place.parent}",
+            kind=ErrorKind.NO_SPACE,
+            details=error.record.details if isinstance(error, RunError) else "",
+            hint="free some space there, or move the head's directory to a larger file system",
+        ) from error
 
 
 def _require_namespace(path: str) -> None:
