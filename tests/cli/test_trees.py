@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
@@ -148,6 +150,35 @@ def test_who_works_in_a_tree_is_named(operate: Any, running: Place, words: list[
         os.kill(child.pid, signal.SIGTERM)
         assert child.wait(30) == 130
     assert operate("image", "publish", "golden").code == 0
+
+
+@pytest.mark.parametrize("how", ["systemd-nspawn", "chroot"])
+def test_a_shell_at_a_terminal(operate: Any, running: Place, words: list[str], tmp_path: Path, how: str) -> None:
+    assert operate(*words, "--as", "golden").code == 0
+    environment = {**os.environ, "ROOKERY_DIR": str(running.directory)}
+    if how == "chroot":
+        (tmp_path / "systemd-nspawn").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "systemd-nspawn").chmod(0o755)
+        environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        argv = [sys.executable, "-m", "rookery.cli", "image", "shell", "golden"]
+        os.execve(argv[0], argv, environment)
+    said = b""
+    with os.fdopen(terminal, "r+b", buffering=0) as wire:
+        for typed in (b"id -u; echo in $container.\n", b"exit 3\n"):
+            before = len(said)
+            while b"# " not in said[before:]:  # the prompt
+                said += wire.read(1024)
+            wire.write(typed)
+        with contextlib.suppress(OSError):  # the last writer is gone
+            while more := wire.read(1024):
+                said += more
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 3, said
+    where = b"systemd-nspawn" if how == "systemd-nspawn" else b""
+    assert b"\n0\r\nin " + where + b".\r\n" in said
+    assert operate("image", "publish", "golden").code == 0  # nobody holds the tree
 
 
 def test_a_machine_that_is_not_the_heads(operate: Any, running: Place, words: list[str]) -> None:

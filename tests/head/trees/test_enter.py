@@ -41,8 +41,9 @@ def words(place: Path, how: str, *argv: str) -> list[str]:
     return [sys.executable, str(script), str(place), how, *argv]
 
 
-def inside(place: Path, how: str, *argv: str) -> run.Completed:
-    return run.run(words(place, how, *argv), check=False, env={"PYTHONPATH": ":".join(sys.path)}, timeout=60)
+def inside(place: Path, how: str, *argv: str, path: str = os.environ["PATH"]) -> run.Completed:
+    env = {"PYTHONPATH": ":".join(sys.path), "PATH": path}
+    return run.run(words(place, how, *argv), check=False, env=env, timeout=60)
 
 
 def traces(place: Path) -> list[str]:
@@ -70,6 +71,22 @@ def test_what_a_command_finds_and_how_it_ends(place: Path, how: str) -> None:
     for path in ("/proc", "/sys", "/dev", "/dev/pts", "/run"):
         assert f" on {path} type " in said or f"{place}/root{path} type" in said, path
     assert traces(place) == []
+
+
+def test_without_a_systemd_nspawn_that_starts_it_is_chroot(place: Path, tmp_path: Path) -> None:
+    """As inside of another container: it is installed, and cannot begin."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "systemd-nspawn").write_text(f"#!/bin/sh\necho tried >> {tmp_path}/tries\necho no >&2\nexit 1\n")
+    (broken / "systemd-nspawn").chmod(0o755)
+    command = ("sh", "-c", 'echo "out $container"; id -u; test -c /dev/null && test -d /proc/self && exit 7')
+    done = inside(place, "either", *command, path=f"{broken}:{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert (done.code, done.stdout, done.stderr) == (7, "out \n0\n", "")
+    assert (tmp_path / "tries").read_text() == "tried\n"
+    assert traces(place) == []
+    # The same command where systemd-nspawn is as it should be.
+    done = inside(place, "either", *command)
+    assert (done.code, done.stdout) == (7, "out systemd-nspawn\n0\n"), done.stderr
 
 
 def test_a_command_that_is_not_there(place: Path, how: str) -> None:

@@ -125,7 +125,7 @@ def _container_runs(inside: Inside, use: Surroundings) -> bool:
     """Whether systemd-nspawn works here, with this tree: to be installed is not enough inside of another container."""
     if run.which("systemd-nspawn") is None:
         return False
-    words = _in_container(inside, use, "", [":"], terminal=False)
+    words = _in_container(inside, use, "", ["/bin/sh", "-c", ":"], terminal=False)
     return run.run(words, check=False, timeout=30).code == 0
 
 
