@@ -98,3 +98,29 @@ def test_an_error_is_told_when_its_root_cannot_be_kept(
     assert "'echo x fails; exit 3' of the recipe failed" in str(error)
     assert f"x fails\nexit code 3\nthe unfinished root could not be kept in {occupied}: " in error.record.details
     assert os.listdir(tmp_path / "work") == [occupied.name]
+
+
+def test_a_recipe_goes_on_from_the_root_that_was_kept(tmp_path: Path, make_root: Callable[[Path], Path]) -> None:
+    """As the refusal says: first it gets an init, then a kernel too, under the same name all the time."""
+    tree, work = make_root(tmp_path / "tree"), tmp_path / "work"
+    (tree / "etc/os-release").write_text("ID=debian\n")
+    (kernel,) = (tree / "boot").iterdir()
+    kernel.rename(tree / "kernel")
+    (tree / "sbin/init").unlink()
+    recipe = Recipe(archive=str(tree))
+    for lacks, command in (
+        ("no kernel with modules and no init", "ln -s ../bin/busybox /sbin/init"),
+        ("no kernel with modules", f"mv /kernel /boot/{kernel.name}"),
+    ):
+        with pytest.raises(RookeryError) as caught:
+            image.build(recipe, work, name="a")
+        assert str(caught.value) == f"the image has {lacks}"
+        assert "to one whose 'archive' is the unfinished root: kernel = " in caught.value.record.hint
+        there = caught.value.record.details.rpartition("the unfinished root is in ")[2]
+        assert there == str(work / "failed-build-a")
+        recipe = Recipe(archive=there, commands=(command,))
+    built = image.build(recipe, work, name="a")
+    run(["unsquashfs", "-quiet", "-no-progress", "-dest", tmp_path / "out", built.root])
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "out/sbin/init").readlink() == Path("../bin/busybox")
+    assert os.getxattr(tmp_path / "out/etc/motd", "user.colour") == b"green"

@@ -86,7 +86,7 @@ def test_only_what_is_missing_is_told(tree: Path) -> None:
     error = told(tree)
     assert str(error) == "the image has no kernel with modules"
     assert error.record.details == "its root is Debian 12"
-    assert error.record.hint.endswith('image: kernel = "linux-image-amd64"')
+    assert error.record.hint.endswith('root: kernel = "linux-image-amd64"')
     (tree / "kernel").rename(tree / f"boot/vmlinuz-{RELEASE}")
     (tree / "usr/lib/systemd/systemd").unlink()
     assert str(told(tree)) == "the image has no init"

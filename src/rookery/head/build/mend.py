@@ -89,4 +89,5 @@ def _hint(family: str, kernel_package: str, init: tuple[str, ...]) -> str:
     lines = [f'kernel = "{kernel_package}"' if kernel_package else ""]
     if init:
         lines.append("packages = [" + ", ".join(f'"{name}"' for name in init) + "]")
-    return "add to the recipe, or to one that is 'from' this image: " + " and ".join(filter(None, lines))
+    added = " and ".join(filter(None, lines))
+    return f"add to the recipe, or to one whose 'archive' is the unfinished root: {added}"
