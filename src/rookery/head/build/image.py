@@ -198,20 +198,17 @@ def _full_explained(place: Path) -> Iterator[None]:
     """A full disk is told as one, whoever of this process or the programs that it runs met it."""
     try:
         yield
-    except (OSError, RunError) as error:
-        if isinstance(error, RunError):
-            full = (
-                "No space left on device" in error.completed.stderr or "Disk quota exceeded" in error.completed.stderr
-            )
-        else:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full:
+    except RunError as error:
+        if full := apart.full_disk(error, "make the image's files", place.parent):
+            raise full from error
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise RookeryError(
-            f"no space left for the files of the image in {place.parent}",
+            f"no space left to make the image's files in {place.parent}",
             kind=ErrorKind.NO_SPACE,
-            details=error.record.details if isinstance(error, RunError) else "",
-            hint="free some space there, or move the head's directory to a larger file system",
+            hint="free some space there, or move the directory to a larger file system",
         ) from error
 
 
