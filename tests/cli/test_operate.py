@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -18,6 +21,8 @@ import pytest
 
 from rookery import run
 from rookery.cli.connection import connect
+from rookery.head.catalog.catalog import Catalog
+from rookery.head.catalog.rows import Mirror
 from rookery.head.config import Paths
 
 # The first start packs the agent, which takes its time on a busy machine.
@@ -380,6 +385,54 @@ def test_completion(operate: Any, running: Any, tmp_path: Path) -> None:
     assert complete("rookery node list n1,l", running.directory) == ["n1,login"]
     assert complete("rookery node show n", tmp_path) == []
     assert "set" in complete("rookery node s", tmp_path)
+
+
+def test_completion_of_images_mirrors_and_sites(operate: Any, running: Any, tmp_path: Path) -> None:
+    """In a bash that one types into: it splits words at colons, unlike everybody else."""
+    source = tmp_path / "notes"
+    for tag in ("stable", "testing"):
+        source.write_text(tag)
+        assert operate("publish", str(source), "--as", "berlin", "--tag", tag).code == 0
+    assert operate("image", "tag", "berlin", "older", "stable").code == 0
+    catalog = Catalog.open(f"sqlite:///{Paths(running.directory).database}")  # where no server is looked for
+    catalog.add_mirror(Mirror("north", "http://north.invalid/images"))
+    catalog.close()
+    assert operate("trust", "add", "1a" * 32, "--as", "physics").code == 0
+    try:
+        for typed, became in (
+            ("image show b", "image show berlin:older berlin:stable berlin:testing"),
+            ("image show berlin:st", "image show berlin:stable"),
+            ("image diff berlin:", "image diff berlin:older stable testing"),
+            ("image diff berlin:older berlin:te", "image diff berlin:older berlin:testing"),
+            ("image history be", "image history berlin"),
+            ("mirror rm n", "mirror rm north"),
+            ("trust rm p", "trust rm physics"),
+        ):
+            assert completed(typed, running.directory) == became
+    finally:
+        for words in (("mirror", "rm", "north", "-y"), ("trust", "rm", "physics"), ("image", "rm", "berlin", "-y")):
+            assert operate(*words).code == 0
+
+
+def completed(typed: str, directory: Path) -> str:
+    """What a bash makes of a line that begins with `rookery`, when all that it offers is taken (Meta-*)."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        path = f"{Path(WORDS[0]).parent}:{os.environ['PATH']}"
+        env = {**os.environ, "PATH": path, "TERM": "dumb", "ROOKERY_DIR": str(directory)}
+        os.execve("/bin/bash", ["bash", "--norc", "--noprofile", "-i"], env)
+    said = b""
+    with os.fdopen(terminal, "r+b", buffering=0) as wire:
+        wire.write(b"""eval "$(_ROOKERY_COMPLETE=source_bash rookery)"; echo rea''dy\n""")
+        while b"ready\r\n" not in said:
+            said += wire.read(1024)
+        # Then to the beginning of the line, which is given to a command that shows its words.
+        wire.write(f"rookery {typed}\x1b*\x01printf '<%s>' \nexit\n".encode())
+        with contextlib.suppress(OSError):  # the last writer is gone
+            while more := wire.read(1024):
+                said += more
+    os.waitpid(pid, 0)
+    return " ".join(re.findall("<([^<>]*)>", said.decode().rpartition("\n<rookery>")[2]))
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

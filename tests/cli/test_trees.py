@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import pty
+import re
 import shlex
 import shutil
 import signal
 import sys
+import termios
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rookery import run
+from rookery.cli.connection import connect
 
 if TYPE_CHECKING:
     from conftest import Place, Sshd
@@ -204,6 +209,122 @@ def test_trees_outlive_the_head(place: Place, sshd: Sshd, machine: Path) -> None
         assert (tree["name"], tree["changed"], tree["complete"]) == ("golden", False, True)
         assert not (place.directory / "work" / "scratch").exists()
         assert place.process("image", "publish", "golden").code == 0
+
+
+def left(directory: Path) -> list[str]:
+    """Mounts below a head's directory, in any namespace, and programs that were started to work there."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found |= {line for line in (process / "mountinfo").read_text().splitlines() if f"{directory}/" in line}
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f"{directory}/work/" in words or f"{directory}/" in os.readlink(process / "root"):
+                found.add(words)
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A command of which Ctrl-C is typed in a stage of its job, and one by which the same is done in the end."""
+
+    argv: tuple[str, ...]
+    stage: str
+    again: tuple[str, ...]
+
+
+@pytest.fixture(params=["build", "publish", "export", "capture"])
+def cut(request: pytest.FixtureRequest, operate: Any, words: list[str], machine: Path, tmp_path: Path) -> Cut:
+    what: str = request.param
+    if what == "build":
+        (tmp_path / "slow.toml").write_text(f'archive = "{machine}"\ncommands = ["sleep 1000"]\n')
+        (tmp_path / "quick.toml").write_text(f'archive = "{machine}"\n')
+        slow, quick = (("image", "build", "golden", str(tmp_path / f"{name}.toml")) for name in ("slow", "quick"))
+        return Cut(slow, "running the recipe's commands", quick)
+    if what == "capture":
+        throttle = Path(__file__).parents[1] / "head/trees/throttle_process.py"
+        slowly = f"ProxyCommand={sys.executable} {throttle} %h %p 100000 {tmp_path}/line"
+        once = (*words, "--as", "golden")
+        return Cut((*once, "--ssh-option", slowly), "copying", once)
+    if what == "export":
+        with (tmp_path / "large").open("wb") as file:
+            file.truncate(800 << 20)
+        assert operate("publish", str(tmp_path / "large"), "--as", "golden").code == 0
+        export = ("image", "export", "golden", str(tmp_path / "out/golden.capsule"))
+        return Cut(export, "writing the capsule", export)
+    (machine / "var/text").write_bytes(base64.b64encode(os.urandom(30_000_000)))  # packed with much work
+    assert operate(*words, "--as", "golden", "--no-publish").code == 0
+    publish = ("image", "publish", "golden")
+    return Cut(publish, "packing the root", publish)
+
+
+def test_ctrl_c(operate: Any, running: Place, tmp_path: Path, cut: Cut) -> None:
+    (tmp_path / "out").mkdir()
+    work, blobs = (running.directory / name for name in ("work", "blobs"))
+    before = [set(os.listdir(path)) | {"trees"} for path in (work, blobs)]
+    known = versions(operate, "golden")
+    argv = [sys.executable, "-m", "rookery.cli", *cut.argv, "--dir", str(running.directory)]
+    with connect(running.directory) as client, run.spawn(argv, stdout=run.PIPE, stderr=run.PIPE) as child:
+        while not (
+            there := [job for job in client.jobs().jobs if job.progress.stage == cut.stage and not job.ended_at]
+        ):
+            assert child.poll() is None, child.communicate()
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+        assert (child.returncode, out) == (130, b""), err
+        (job,) = there
+        assert err.decode().splitlines()[-1] == f"error: {job.kind} of golden was cancelled"
+        while job.ended_at is None:
+            job = client.job(job.id, after=job.revision, wait=10)
+        assert job.state == "cancelled"
+    assert left(running.directory) == []
+    assert [set(os.listdir(path)) | {"trees"} for path in (work, blobs)] == before
+    assert os.listdir(tmp_path / "out") == []
+    assert versions(operate, "golden") == known
+    # The head goes on.
+    done = operate(*cut.again)
+    assert done.code == 0, done.err
+
+
+def test_publishing_at_a_terminal_shows_a_bar(operate: Any, running: Place, words: list[str], machine: Path) -> None:
+    (machine / "var/text").write_bytes(base64.b64encode(os.urandom(10_000_000)))
+    assert operate(*words, "--as", "golden", "--no-publish").code == 0
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    argv = [sys.executable, "-m", "rookery.cli", "image", "publish", "golden", "--dir", str(running.directory)]
+    said = b""
+    with (
+        os.fdopen(ours, "rb", buffering=0) as terminal,
+        os.fdopen(theirs, "wb") as stderr,
+        run.spawn(argv, stdout=run.PIPE, stderr=stderr, env={"TERM": "xterm"}) as child,
+    ):
+        stderr.close()
+        with contextlib.suppress(OSError):  # the last writer is gone
+            while more := terminal.read(1024):
+                said += more
+        out, _ = child.communicate(timeout=60)
+    assert child.returncode == 0, said
+    assert out.startswith(b"golden:latest is version ")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", said.decode())
+    assert re.search(r"packing the root .* [0-9]+ of [0-9]+ +0:00:", shown), shown
+    # In the end there is nothing of it, and the cursor is back.
+    assert on_screen(shown) == ""
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
+
+
+def on_screen(shown: str) -> str:
+    """What one sees when all of it was shown, of what rich uses: new lines, and lines that are erased."""
+    rows, row = [""], 0
+    for part in re.findall(r"\x1b\[[?0-9]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", shown):
+        if part == "\n":
+            row += 1
+            rows += [""] * (row == len(rows))
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            rows[row] = ""
+        elif part[0] not in "\r\x1b":
+            rows[row] = part
+    return "".join(rows).strip()
 
 
 def test_completion_of_trees(operate: Any, running: Place, words: list[str]) -> None:
