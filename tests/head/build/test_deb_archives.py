@@ -65,21 +65,35 @@ def test_an_archive_of_ubuntus_form_and_a_repository_with_its_own_key(shelf: She
 
 
 def test_a_proxy_is_used_and_does_not_stay(shelf: Shelf, tmp_path: Path) -> None:
+    tree = tmp_path / "place/tree"
     with archives.served(shelf.top) as (url, direct), archives.proxy() as (proxy, asked):
         recipe = dataclasses.replace(
             shelf.recipe,
             mirror=f"{url}/ubuntu",
             proxy=proxy,
             repositories=(shelf.site(f"{url}/site", str(shelf.theirs.export(tmp_path / "theirs.gpg"))),),
-            packages=("site-tool", "no-such-penguin"),
         )
-        error = refused(recipe, tmp_path / "place")
-    # All was asked of the proxy: it asked the server, and nobody else did.
+        try:
+            assert build(recipe, tmp_path / "place").packages["site-tool"] == "1.0"
+            # The archive's address stays, the proxy's does not, wherever one looks.
+            assert holding(url, tree) != []
+            assert holding(proxy.removeprefix("http://"), tree) == []
+        finally:
+            run(["rm", "-rf", tmp_path / "place"])
+        error = refused(dataclasses.replace(recipe, packages=("site-tool", "no-such-penguin")), tmp_path / "place")
+    # All was asked of the proxy: whatever the server gave, it gave to that one.
     assert f"{url}/ubuntu/dists/{SUITE}/InRelease" in asked
     assert f"{url}/site/./InRelease" in asked
-    assert len(direct) <= len(asked)
+    assert sorted(direct) == sorted(one.removeprefix(url) for one in asked)
     assert error.kind is ErrorKind.INVALID
     assert "no package no-such-penguin in ubuntu noble (main, universe)" in str(error)
+
+
+def holding(text: str, tree: Path) -> list[str]:
+    """The files below `tree`, of whatever kind, that hold a text."""
+    done = run(["grep", "--recursive", "--text", "--files-with-matches", "--fixed-strings", text, tree], check=False)
+    assert done.code in (0, 1), done.stderr
+    return done.stdout.splitlines()
 
 
 def test_a_repository_whose_key_is_another_is_refused(shelf: Shelf, tmp_path: Path) -> None:
