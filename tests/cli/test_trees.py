@@ -218,7 +218,7 @@ def left(directory: Path) -> list[str]:
         with contextlib.suppress(OSError):
             found |= {line for line in (process / "mountinfo").read_text().splitlines() if f"{directory}/" in line}
             words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if f"{directory}/work/" in words or f"{directory}/" in os.readlink(process / "root"):
+            if str(directory / "work") in words or f"{directory}/" in os.readlink(process / "root"):
                 found.add(words)
     return sorted(found)
 
