@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,20 @@ def test_help_shows_the_examples(rookery: Any) -> None:
     assert done.code == 0
     assert "rookery node add n[01-16] --macs-from machines.csv" in done.out
     assert "--dir" in done.out
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_no_paragraph_breaks_in_the_middle_of_a_line(
+    rookery: Any, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for argv in (("fetch",), ("image", "build"), ("image", "import"), ("image", "diff")):
+        text = rookery(*argv, "--help").out.partition("\u256d")[0]
+        for paragraph in text.split("\n" + " " * int(columns) + "\n"):
+            lines = [line.strip() for line in paragraph.splitlines()]
+            for line, following in itertools.pairwise(lines):
+                # The next line's first word did not fit.
+                assert len(line) + 1 + len((following or " ").split(" ")[0]) > int(columns) - 3 or not following, line
 
 
 def test_a_flag_shows_no_type(rookery: Any) -> None:

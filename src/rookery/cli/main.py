@@ -131,7 +131,7 @@ def main() -> None:
     by_bash = bash.asked(os.environ)
     try:
         # Not standalone: what is wrong is told by us, below. What comes back is the code of a typer.Exit.
-        sys.exit(app(prog_name="rookery", standalone_mode=False) or 0)
+        sys.exit(_command()(prog_name="rookery", standalone_mode=False) or 0)
     except typer.Abort:  # Ctrl-C or the end of the input, at a question
         record = ErrorRecord(ErrorKind.CANCELLED, "nothing was changed")
     except KeyboardInterrupt:
@@ -149,6 +149,20 @@ def main() -> None:
         record = _record_of(error)
     typer.echo(text_of(record), err=True)
     sys.exit(EXIT_CODES[record.kind])
+
+
+def _command() -> Any:
+    """The whole command line. Typer keeps the ends of lines in a help's later paragraphs; a terminal has its own."""
+
+    def flow(command: Any) -> None:
+        paragraphs = (command.help or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        for one in getattr(command, "commands", {}).values():
+            flow(one)
+
+    whole = typer.main.get_command(app)
+    flow(whole)
+    return whole
 
 
 def _record_of(error: Exception) -> ErrorRecord:
