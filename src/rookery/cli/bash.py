@@ -8,7 +8,7 @@ import shlex
 from collections.abc import MutableMapping
 
 import typer
-from typer import _completion_shared
+from typer import _completion_classes, _completion_shared
 
 from rookery.cli import complete
 
@@ -38,8 +38,9 @@ complete -o default -F %(complete_func)s %(prog_name)s
 
 
 def use() -> None:
-    """Let --install-completion and --show-completion give our script."""
+    """Let --install-completion, --show-completion and `_ROOKERY_COMPLETE=source_bash` give our script."""
     _completion_shared._completion_scripts["bash"] = SCRIPT  # noqa: SLF001 - Typer knows no other way
+    _completion_classes.BashComplete.source_template = SCRIPT
 
 
 def asked(environ: MutableMapping[str, str]) -> bool:
