@@ -20,7 +20,7 @@ from tests.emulation import OTHER, OTHER_DEB, emulated
 if TYPE_CHECKING:
     from conftest import Place, Sshd
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(autouse=True)

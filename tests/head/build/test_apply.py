@@ -121,7 +121,7 @@ def only(root: Path, tool: str) -> None:
         (root / "usr/bin" / program).unlink()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_zypper_where_that_is_the_roots_package_manager(root: Path, tmp_path: Path) -> None:
     only(root, "zypper")
     url = repository(root, tmp_path)
@@ -136,7 +136,7 @@ def test_zypper_where_that_is_the_roots_package_manager(root: Path, tmp_path: Pa
     assert str(caught.value) == "no package no-such-penguin in the archives that this root's zypper knows"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_dnf_where_that_is_the_roots_package_manager(root: Path, tmp_path: Path) -> None:
     only(root, "dnf")
     url = repository(root, tmp_path)

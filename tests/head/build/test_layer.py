@@ -21,7 +21,7 @@ from rookery.head.build.recipe import Recipe, RecipeFile
 from rookery.head.progress import Progress, silent
 from rookery.run import run
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 Traces = Callable[[Path], list[str]]
 RELEASE = "6.1.0-1-test"
 

@@ -28,7 +28,7 @@ from rookery.head.config import Paths
 from rookery.head.progress import Progress, silent
 from rookery.run import PIPE, run, spawn
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 TOOL = "/usr/bin/site-tool"
 Traces = Callable[[Path], list[str]]

@@ -19,7 +19,7 @@ from rookery.run import run
 if TYPE_CHECKING:
     from conftest import RunningHead
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 RECIPE = """
 distribution = "rocky"

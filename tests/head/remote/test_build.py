@@ -31,7 +31,7 @@ from rookery.run import run, which
 if TYPE_CHECKING:
     from conftest import Sshd
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @dataclasses.dataclass
