@@ -29,6 +29,7 @@ POST /api/v1/trusted-keys
 DELETE /api/v1/trusted-keys/{key}
 DELETE /api/v1/images/{name}
 POST /api/v1/images/{name}/tags
+DELETE /api/v1/images/{name}/tags/{tag}
 GET /api/v1/jobs
 GET /api/v1/jobs/{id}
 DELETE /api/v1/jobs/{id}
