@@ -31,8 +31,8 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
 
 
 def test_accounts_and_snapshots_add_up() -> None:
-    one = FetchStats(2.0, 0.5, 0.0, 10, 1, 0, 6, 4, 2, 3, {"a": 3}, 1, 1, 1, 1, 1, ("x",), 0.0)
-    two = FetchStats(2.0, 0.5, 0.25, 20, 0, 0, 15, 15, 0, 5, {"a": 1, "b": 4}, 0, 0, 0, 0, 0, ("w", "x"), 0.0)
+    one = FetchStats("image", 2.0, 0.5, 0.0, 10, 1, 0, 6, 4, 2, 3, {"a": 3}, 1, 1, 1, 1, 1, ("x",), 0.0)
+    two = FetchStats("image", 2.0, 0.5, 0.25, 20, 0, 0, 15, 15, 0, 5, {"a": 1, "b": 4}, 0, 0, 0, 0, 0, ("w", "x"), 0.0)
     both = add([one, two])
     assert (both.seconds, both.bytes_total, both.bytes_from_head, both.bytes_from_peers) == (4.0, 30, 21, 8)
     assert both.peers == {"a": 4, "b": 4}
