@@ -223,3 +223,25 @@ def test_a_node_that_is_gone_has_no_access(head: RunningHead) -> None:
     with pytest.raises(RookeryError) as raised:
         NodeHead(head.url, session).orders()
     assert raised.value.kind in {ErrorKind.UNAUTHORIZED, ErrorKind.NOT_FOUND}
+
+
+def test_machines_that_call_one_url_together_cost_one_look_up(
+    head: RunningHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, other = head.publish_image("mine"), head.publish_image("other")
+    where, elsewhere = (urlsplit(head.operator.ticket(NewTicket(name)).url) for name in ("mine", "other"))
+    offer, asked = head.services.fleet.offer, []
+
+    def counted(reference: str, secret: str) -> FetchOffer:
+        asked.append(reference)
+        return offer(reference, secret)
+
+    monkeypatch.setattr(head.services.fleet, "offer", counted)
+    for place, wanted in [(where, version), (elsewhere, other)] * 10:
+        said = codec.loads(FetchOffer, head.get(f"{place.path}?{place.query}").content)
+        assert said.manifest.signed_bytes == wanted.manifest.signed_bytes
+        assert said.source.credential in place.query
+    assert 2 <= len(asked) <= 10  # one each, and again after two seconds
+    for _ in range(3):  # an operator gets a ticket of its own each time
+        head.get(f"{routes.FETCH}/mine", head.token)
+    assert asked.count("mine") >= 3

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -12,18 +13,44 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.boot import answer as scripts
 from rookery.head.boot import loaders
+from rookery.head.fleet.credentials import Kind
 from rookery.head.fleet.fleet import NEW_TICKET
 from rookery.head.http.blobs import send_file
 from rookery.head.http.bodies import answer, body
-from rookery.head.http.guard import Guard, bearer
+from rookery.head.http.guard import Fresh, Guard, bearer
 from rookery.head.http.services import Services
 from rookery.head.publish import capsule
 from rookery.wire import routes
 from rookery.wire.manifest import Role, parse_payload
-from rookery.wire.orders import CapsuleOffer, Hello
+from rookery.wire.orders import CapsuleOffer, FetchOffer, Hello
 from rookery.wire.report import Report
 
 _EFI = "application/efi"  # what UEFI HTTP boot expects (UEFI 2.10, 24.7.3)
+
+
+class Offers:
+    """What `rookery fetch` is offered. A hundred machines call one URL at once, so what a ticket opened a moment ago is
+    not looked up again: it opens one version, whatever becomes of tags."""
+
+    def __init__(self, services: Services, guard: Guard) -> None:
+        self._fleet, self._guard = services.fleet, guard
+        self._known = Fresh(self._look_up)
+
+    async def get(self, reference: str, secret: str) -> FetchOffer:
+        """Raises RookeryError as `Fleet.offer`."""
+        if (await self._guard.access(secret)).credential.kind == Kind.TICKET:
+            return await self._known.get(f"{secret}\n{reference}")
+        return await run_in_threadpool(self._fleet.offer, reference, secret)
+
+    def _look_up(self, asked: Sequence[str]) -> list[FetchOffer | RookeryError]:
+        found: list[FetchOffer | RookeryError] = []
+        for one in asked:
+            secret, _, reference = one.partition("\n")
+            try:
+                found.append(self._fleet.offer(reference, secret))
+            except RookeryError as error:
+                found.append(error)
+        return found
 
 
 def boot_router(services: Services) -> APIRouter:
@@ -129,9 +156,11 @@ def node_router(services: Services, guard: Guard) -> APIRouter:
             raise RookeryError(f"blob {sha256} has no chunk index here", kind=ErrorKind.NOT_FOUND) from None
         return Response(content, media_type="application/octet-stream")
 
+    offers = Offers(services, guard)
+
     @found.get(f"{routes.FETCH}/{{reference}}")
-    def fetch(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
-        return answer(services.fleet.offer(reference, ticket or _shown(request)))
+    async def fetch(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
+        return answer(await offers.get(reference, ticket or _shown(request)))
 
     @found.get(f"{routes.CAPSULE}/{{reference}}")
     def capsule_head(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:
