@@ -196,8 +196,8 @@ def _publish(found: dict[str, dict[str, float]]) -> str:
         "",
         "New drivers are compressed once, and well, since every boot of every node has them from the head; that is",
         "done beside mksquashfs. With the many drivers of a kernel for all machines it is",
-        f"beyond the bound of {MOST_PUBLISH}, once for each such kernel: zstd's level 12 would hold it (3 s of processor",
-        "time in place of 21), and make the drivers 9 % larger on every boot.",
+        f"beyond the bound of {MOST_PUBLISH}, once for each such kernel: zstd's level 12 would hold it (3 s of",
+        "processor time in place of 21), and make the drivers 9 % larger on every boot.",
     ]
     return "\n".join([*lines, ""])
 
