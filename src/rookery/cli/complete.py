@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import typer
 
+from rookery.api import types
 from rookery.api.client import Client
 from rookery.cli.connection import connect
 from rookery.errors import RookeryError
@@ -59,28 +60,24 @@ def images(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def tags(ctx: typer.Context, incomplete: str) -> list[str]:
     """The tags of the image that the command names."""
-    try:
-        with _client(ctx) as client:
-            versions = client.image(_image(ctx)).versions
-    except RookeryError:
-        return []
-    return [tag for version in versions for tag in version.tags if tag.startswith(incomplete)]
+    return [tag for version in _versions(ctx) for tag in version.tags if tag.startswith(incomplete)]
 
 
 def tags_and_ids(ctx: typer.Context, incomplete: str) -> list[str]:
     """The tags of the image that the command names, and its versions' ids as far as they are shown."""
-    try:
-        with _client(ctx) as client:
-            versions = client.image(_image(ctx)).versions
-    except RookeryError:
-        return []
+    versions = _versions(ctx)
     names = [tag for version in versions for tag in version.tags] + [version.id[:12] for version in versions]
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _image(ctx: typer.Context) -> str:
-    """The image that the command names; words after an option that lacks its value are not sorted yet."""
-    return ctx.params.get("name") or next(iter(ctx.args), "")
+def _versions(ctx: typer.Context) -> tuple[types.Version, ...]:
+    """The versions of the image that the command names; words after an option that lacks its value are not sorted
+    yet."""
+    try:
+        with _client(ctx) as client:
+            return client.image(ctx.params.get("name") or next(iter(ctx.args), "")).versions
+    except RookeryError:
+        return ()
 
 
 def trees(ctx: typer.Context, incomplete: str) -> list[str]:

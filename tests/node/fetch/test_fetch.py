@@ -29,7 +29,7 @@ from rookery.head.swarm.torrent import make_torrent
 from rookery.node.fetch import fetch as fetching
 from rookery.node.fetch.fetch import Fetcher, fetch, part_path, seed
 from rookery.node.fetch.metainfo import open_torrent
-from rookery.node.fetch.offer import fetch_offer, split_key
+from rookery.node.fetch.offer import fetch_offer, read_offer, split_key
 from rookery.node.fetch.olds import sidecar_path
 from rookery.node.fetch.policy import Limits
 from rookery.node.fetch.ranges import Connection, get
@@ -678,3 +678,11 @@ def test_nothing_begins_without_room(shelf: Shelf, tmp_path: Path, monkeypatch: 
     right = shelf.put(b"y" * 1000)
     fetch(right, shelf.torrent(right), shelf.source, tmp_path / "got")
     assert (tmp_path / "got").read_bytes() == b"y" * 1000
+
+
+def test_a_file_that_is_nested_beyond_measure_is_no_offer(tmp_path: Path) -> None:
+    path = tmp_path / "offer.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(RookeryError) as caught:
+        read_offer(str(path))
+    assert caught.value.kind is ErrorKind.INVALID

@@ -28,7 +28,7 @@ from rookery.wire.report import Report
 _EFI = "application/efi"  # what UEFI HTTP boot expects (UEFI 2.10, 24.7.3)
 
 
-class Offers:
+class FetchOffers:
     """What `rookery fetch` is offered. A hundred machines call one URL at once, so what a ticket opened a moment ago is
     not looked up again: it opens one version, whatever becomes of tags."""
 
@@ -156,7 +156,7 @@ def node_router(services: Services, guard: Guard) -> APIRouter:
             raise RookeryError(f"blob {sha256} has no chunk index here", kind=ErrorKind.NOT_FOUND) from None
         return Response(content, media_type="application/octet-stream")
 
-    offers = Offers(services, guard)
+    offers = FetchOffers(services, guard)
 
     @found.get(f"{routes.FETCH}/{{reference}}")
     async def fetch(request: Request, reference: str, ticket: Annotated[str, Query(max_length=256)] = "") -> Response:

@@ -111,7 +111,7 @@ def _ticket_url(data: bytes) -> str:
     """The URL in what 'rookery publish --json' and 'rookery ticket --json' print; empty for an offer."""
     try:
         url = json.loads(data)["url"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""
     return url if isinstance(url, str) and url.startswith(("http://", "https://")) else ""
 
