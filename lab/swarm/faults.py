@@ -98,7 +98,11 @@ def liar(bench: Bench, load: Load, count: int) -> Row:
         more = {"failures": failures, "banned_by": banned}
         row = bench.row("faults", "a node spoils what it passes on", load, honest, wire, more=more)
     note = f"{failures} wrong pieces, banned by {banned} nodes"
-    return _judged(replace(row, note=note), Check("wrong pieces that nobody banned for", float(failures > banned), 0.0))
+    return _judged(
+        replace(row, note=note),
+        Check("runs in which nobody was given a wrong piece", float(not failures), 0.0),
+        Check("wrong pieces that nobody banned for", float(failures > banned), 0.0),
+    )
 
 
 def outage(bench: Bench, load: Load, count: int) -> Row:

@@ -23,7 +23,6 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.node.fetch.fetch import Fetcher
 from rookery.node.fetch.offer import read_offer
 from rookery.node.trust import open_manifest
-from rookery.relay.frames import HEADER, Kind
 from rookery.relay.giver import Giver, Shelf
 from rookery.wire.report import Transfer
 
@@ -40,7 +39,7 @@ def main() -> int:
     parser.add_argument("--lie", action="store_true", help="spoil every piece on its way to the next node")
     given = parser.parse_args()
     if given.lie:
-        Giver.send_piece = _spoilt_piece  # type: ignore[method-assign, assignment]
+        Giver.send = _spoilt  # type: ignore[method-assign, assignment]
     _say("ready")
     if not sys.stdin.readline():
         return 0
@@ -107,12 +106,13 @@ def _spoil(to: Path) -> None:
                 file.write(bytes([byte ^ 0xFF]))
 
 
-def _spoilt_piece(_giver: Giver, connection: socket.socket, shelf: Shelf, piece: int) -> None:
-    """In place of `Giver.send_piece`: a node that has the right bytes and gives wrong ones."""
-    data = bytearray(os.pread(shelf.handle, shelf.length(piece), piece * shelf.piece_size))
+def _spoilt(giver: Giver, connection: socket.socket, shelf: Shelf, place: int, left: int) -> None:
+    """In place of `Giver.send`: a node that has the right bytes and gives wrong ones."""
+    data = bytearray(os.pread(shelf.handle, left, place))
     data[0] ^= 0xFF
-    connection.sendall(HEADER.pack(Kind.PIECE, piece, len(data)) + data)
-    shelf.sent += len(data)
+    giver.allowance.take(left)
+    connection.sendall(data)
+    shelf.sent += left
 
 
 def _wait_for_end(stop: threading.Event) -> None:

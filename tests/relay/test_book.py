@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rookery.relay import book as books
-from rookery.relay.book import Book, from_bitmap
+from rookery.relay.book import Book, Growth, from_bitmap
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=70))
@@ -61,32 +61,47 @@ def test_many_hands_put_each_piece_in_once() -> None:
     assert sorted(book.at(place) for place in range(len(book))) == list(range(2000))
 
 
-@pytest.mark.parametrize("event", ["add", "beat", "close"])
+@pytest.mark.parametrize("event", ["add", "beat", "close", "grow"])
 def test_who_waits_is_woken(event: str) -> None:
     book = Book(2)
     woken = threading.Event()
 
     def wait() -> None:
-        book.wait(0, book.beats, 30.0)
+        book.wait(book.news, 30.0)
         woken.set()
 
     thread = threading.Thread(target=wait)
     thread.start()
     assert not woken.wait(0.1), "there was no news"
-    getattr(book, event)(*([0] if event == "add" else []))
+    getattr(book, event)(*{"add": [0], "grow": [Growth(0, b"", 1)]}.get(event, []))
     assert woken.wait(5)
     thread.join()
     # What happened before is news, too: nobody sleeps through it.
     began = time.monotonic()
-    book.wait(0, 0, 30.0)
+    book.wait(0, 30.0)
     assert time.monotonic() - began < 5
+
+
+def test_a_piece_grows_until_it_is_there() -> None:
+    book = Book(3)
+    book.grow(Growth(1, b"leaves"))
+    book.grow(Growth(1, b"leaves", 5))
+    book.grow(Growth(2, b"others", 1))
+    assert book.growing() == (Growth(1, b"leaves", 5), Growth(2, b"others", 1))
+    assert (len(book), book.has(1)) == (0, False)
+    book.add(1)
+    book.abandon(2)
+    book.abandon(2)
+    assert book.growing() == ()
+    book.grow(Growth(1, b"leaves", 5))
+    assert book.growing() == (), "it is there: nothing of it grows any more"
 
 
 def test_a_wait_ends_by_itself() -> None:
     book = Book(2)
     book.add(0)
     began = time.monotonic()
-    book.wait(1, 0, 0.1)
+    book.wait(book.news, 0.1)
     assert 0.09 < time.monotonic() - began < 5
 
 

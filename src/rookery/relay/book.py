@@ -7,8 +7,18 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 NEVER = -1e9
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A piece of which the first `ready` bytes are there and right. leaves: the digests of all its blocks (BEP 52)."""
+
+    piece: int
+    leaves: bytes
+    ready: int = 0
 
 
 class Book:
@@ -22,7 +32,9 @@ class Book:
         self.pieces = pieces
         self._there = bytearray(b"\1" * pieces if complete else pieces)
         self._log = array("I", range(pieces) if complete else ())
+        self._growing: dict[int, Growth] = {}
         self._news = threading.Condition()
+        self._count = 0  # of what there was to tell
         self._beat = NEVER
         self._beats = 0
         self._closed = False
@@ -34,13 +46,33 @@ class Book:
                 return False
             self._there[piece] = 1
             self._log.append(piece)
-            self._news.notify_all()
+            self._growing.pop(piece, None)
+            self._tell()
             return True
 
     def extend(self, pieces: Iterable[int]) -> None:
         """Several are there."""
         for piece in pieces:
             self.add(piece)
+
+    def grow(self, growth: Growth) -> None:
+        """More of a piece is there; it is called with each piece's growth from one thread at a time."""
+        with self._news:
+            if not self._there[growth.piece]:
+                self._growing[growth.piece] = growth
+                self._tell()
+
+    def abandon(self, piece: int) -> None:
+        """Nothing more comes of a piece that grew: it has to come again."""
+        with self._news:
+            self._growing.pop(piece, None)
+
+    def growing(self) -> tuple[Growth, ...]:
+        """The pieces that are there in part."""
+        if not self._growing:
+            return ()
+        with self._news:
+            return tuple(self._growing.values())
 
     def has(self, piece: int) -> bool:
         """Whether a piece is there."""
@@ -71,7 +103,7 @@ class Book:
         with self._news:
             self._beat = time.monotonic()
             self._beats += 1
-            self._news.notify_all()
+            self._tell()
 
     @property
     def beats(self) -> int:
@@ -86,19 +118,27 @@ class Book:
         """Let all readers go."""
         with self._news:
             self._closed = True
-            self._news.notify_all()
+            self._tell()
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
 
-    def wait(self, cursor: int, beats: int, seconds: float) -> None:
-        """Return when the log is longer than `cursor`, there was a beat after `beats`, the book was closed, or after
-        so many seconds."""
+    @property
+    def news(self) -> int:
+        """How often there was something to tell: a piece, growth, a beat, the end."""
+        return self._count
+
+    def wait(self, news: int, seconds: float) -> None:
+        """Return when there was something to tell after `news`, or after so many seconds."""
         with self._news:
-            if len(self._log) <= cursor and self._beats == beats and not self._closed:
+            if self._count == news:
                 self._news.wait(seconds)
+
+    def _tell(self) -> None:
+        self._count += 1
+        self._news.notify_all()
 
     def at(self, cursor: int) -> int:
         """The piece at a place of the log."""

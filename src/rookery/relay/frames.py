@@ -33,7 +33,10 @@ class Kind(IntEnum):
     it says that the way up to somebody who has everything stands. WAIT: the same, but that way is broken for now. PAD:
     bytes without meaning, by which the child measures the link. BYE: the parent does not give; the bytes are a reason
     in UTF-8. PART: of `piece`, the blocks that the child did not say it has, one after the other. METADATA: the
-    next bytes of the blob's torrent or chunk index, `piece` is how many there are in all."""
+    next bytes of the blob's torrent or chunk index, `piece` is how many there are in all. LEAVES: `piece` comes in
+    BLOCKS; the bytes are the digests of all its blocks (SHA-256, 32 bytes each; BEP 52), by which each can be checked,
+    and passed on, before the piece is whole. BLOCKS: the next blocks of a piece whose LEAVES came on this
+    connection."""
 
     PIECE = 1
     BEAT = 2
@@ -42,20 +45,23 @@ class Kind(IntEnum):
     WAIT = 5
     PART = 6
     METADATA = 7
+    LEAVES = 8
+    BLOCKS = 9
 
 
 @dataclass(frozen=True)
 class Greeting:
     """The JSON of a hello. sha256: of the blob. key: of the chain (64 hex digits). stripe, stripes: only pieces whose
-    index is `stripe` modulo `stripes` are wanted. parts: the bitmap of pieces is followed by one of blocks.
-    metadata: no pieces are wanted, but the blob's torrent, or the chunk index whose own SHA-256 `sha256` is, from the
-    byte `start` on."""
+    index is `stripe` modulo `stripes` are wanted. parts: the bitmap of pieces is followed by one of blocks. blocks:
+    pieces may come as LEAVES and BLOCKS. metadata: no pieces are wanted, but the blob's torrent, or the chunk index
+    whose own SHA-256 `sha256` is, from the byte `start` on."""
 
     sha256: str
     key: str
     stripe: int = 0
     stripes: int = 1
     parts: bool = False
+    blocks: bool = False
     metadata: bool = False
     start: int = 0
 

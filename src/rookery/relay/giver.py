@@ -16,10 +16,12 @@ from pathlib import Path
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
 from rookery.relay import frames
-from rookery.relay.book import Book, from_bitmap
+from rookery.relay.book import Book, Growth, from_bitmap
 from rookery.relay.frames import HEADER, Kind
 from rookery.relay.growing import Growing
 from rookery.relay.parts import Parts
+from rookery.wire import merkle
+from rookery.wire.engine import BLOCK
 
 log = logger(__name__)
 
@@ -34,6 +36,10 @@ COMING = 3.0  # s for which a child waits for a shelf that is expected
 UNSENT = 128 << 10  # bytes in a socket that have not left: what is in there when a child moves away is lost
 MOST_CHILDREN = 512
 BACKLOG = 1024
+# What is checked at once goes on at once: a hop takes as long as that. The first pieces go out block by block, for the
+# last node of a long chain to have something soon; later ones in larger units, since each costs some processor time.
+FIRST = 4
+UNIT = 256 << 10
 SLICE = 256 << 10  # bytes between two looks at the cap, at most
 
 
@@ -54,6 +60,23 @@ class Shelf:
     def length(self, piece: int) -> int:
         """Bytes of one piece."""
         return min(self.piece_size, self.size - piece * self.piece_size)
+
+
+@dataclass
+class Child:
+    """Who is given to over one connection. wanted: by piece, whether it is. parts: which blocks it has of others.
+    blocks: it takes pieces in blocks. begun: of pieces that went out in part, the bytes. pieces: how many went out."""
+
+    connection: socket.socket
+    wanted: bytearray
+    parts: Parts | None
+    blocks: bool
+    begun: dict[int, int] = field(default_factory=dict)
+    pieces: int = 0
+
+    def unit(self) -> int:
+        """Bytes of a piece that go out at once: a hop of the chain takes as long as one unit."""
+        return BLOCK if self.pieces < FIRST else UNIT
 
 
 class Allowance:
@@ -211,7 +234,10 @@ class Giver:
                 self._give_metadata(connection, greeting)
                 return
             shelf = self._admit(greeting)
-            self._give(connection, shelf, _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap))
+            child = Child(
+                connection, _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap), blocks=greeting.blocks
+            )
+            self._give(child, shelf)
         except RookeryError as error:
             with contextlib.suppress(OSError):
                 reason = str(error).encode()[:500]
@@ -257,31 +283,77 @@ class Giver:
             shelf.children += 1
             return shelf
 
-    def _give(self, connection: socket.socket, shelf: Shelf, wanted: bytearray, parts: Parts | None) -> None:
+    def _give(self, child: Child, shelf: Shelf) -> None:
         """Send what is wanted in the order in which it came to us, until the child has it all or goes away."""
-        book, left, cursor, beats = shelf.book, sum(wanted), 0, -1
+        book, left, cursor, beats = shelf.book, sum(child.wanted), 0, -1
         probe_until, padded, beaten = time.monotonic() + PROBE_SECONDS, 0, 0.0
         while not book.closed:
+            news = book.news
             while cursor < len(book):
                 piece = book.at(cursor)
                 cursor += 1
-                if wanted[piece]:
-                    self.send_piece(connection, shelf, piece, parts.lacking(piece) if parts else [])
+                if child.wanted[piece]:
+                    self._whole(child, shelf, piece)
                     left -= 1
-                    beaten = self._beat(connection, book, beaten)
+                    beaten = self._beat(child.connection, book, beaten)
             if not left:
-                connection.shutdown(socket.SHUT_WR)
+                child.connection.shutdown(socket.SHUT_WR)
                 return
+            for growth in book.growing():
+                if self._growth(child, shelf, growth):
+                    probe_until = 0.0
             now = time.monotonic()
             if now < probe_until and padded < PROBE_BYTES:
                 self.allowance.take(len(PAD))
-                connection.sendall(HEADER.pack(Kind.PAD, 0, len(PAD)) + PAD)
+                child.connection.sendall(HEADER.pack(Kind.PAD, 0, len(PAD)) + PAD)
                 padded += len(PAD)
                 continue
             if book.beats != beats:
                 beats, beaten = book.beats, beaten if beats < 0 else 0.0
-            beaten = self._beat(connection, book, beaten)
-            book.wait(cursor, beats, BEAT)
+            beaten = self._beat(child.connection, book, beaten)
+            book.wait(news, BEAT)
+
+    def _whole(self, child: Child, shelf: Shelf, piece: int) -> None:
+        """Send a piece that is whole: the rest of it, the blocks that the child lacks, or all, in units where it is
+        large."""
+        length, began = shelf.length(piece), child.begun.pop(piece, None)
+        unit = child.unit()
+        if began is not None:
+            self._blocks(child, shelf, piece, began, length)
+        elif spans := child.parts.lacking(piece) if child.parts else []:
+            self.send_piece(child.connection, shelf, piece, spans)
+        elif not child.blocks or length <= unit:
+            self.send_piece(child.connection, shelf, piece)
+        else:
+            data = os.pread(shelf.handle, length, piece * shelf.piece_size)
+            self._leaves(child, piece, b"".join(merkle.leaves(data)))
+            for place in range(0, length, unit):
+                self._blocks(child, shelf, piece, place, min(place + unit, length))
+        child.pieces += 1
+
+    def _growth(self, child: Child, shelf: Shelf, growth: Growth) -> bool:
+        """Send what is new of a piece that grows; whether there was something."""
+        piece = growth.piece
+        if not child.blocks or not child.wanted[piece] or (child.parts and child.parts.lacking(piece)):
+            return False
+        if piece not in child.begun:
+            self._leaves(child, piece, growth.leaves)
+            child.begun[piece] = 0
+        began = child.begun[piece]
+        if growth.ready <= began:
+            return False
+        self._blocks(child, shelf, piece, began, growth.ready)
+        child.begun[piece] = growth.ready
+        return True
+
+    def _leaves(self, child: Child, piece: int, leaves: bytes) -> None:
+        self.allowance.take(len(leaves))
+        child.connection.sendall(HEADER.pack(Kind.LEAVES, piece, len(leaves)) + leaves, socket.MSG_MORE)
+
+    def _blocks(self, child: Child, shelf: Shelf, piece: int, begin: int, end: int) -> None:
+        if begin < end:
+            child.connection.sendall(HEADER.pack(Kind.BLOCKS, piece, end - begin), socket.MSG_MORE)
+            self.send(child.connection, shelf, piece * shelf.piece_size + begin, end - begin)
 
     @staticmethod
     def _beat(connection: socket.socket, book: Book, beaten: float) -> float:
@@ -302,9 +374,10 @@ class Giver:
         count = sum(length for _, length in spans)
         connection.sendall(HEADER.pack(kind, piece, count), socket.MSG_MORE)
         for offset, length in spans:
-            self._send(connection, shelf, piece * shelf.piece_size + offset, length)
+            self.send(connection, shelf, piece * shelf.piece_size + offset, length)
 
-    def _send(self, connection: socket.socket, shelf: Shelf, place: int, left: int) -> None:
+    def send(self, connection: socket.socket, shelf: Shelf, place: int, left: int) -> None:
+        """Send `left` bytes of the file from `place` on, under the cap."""
         while left:
             count = min(left, self.allowance.slice)
             self.allowance.take(count)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.relay import frames
-from rookery.relay.book import Book
+from rookery.relay.book import Book, Growth
 from rookery.relay.frames import HEADER, Greeting, Kind
 from rookery.relay.growing import Growing
 from rookery.relay.parts import Parts
@@ -21,11 +21,15 @@ from rookery.relay.parts import Parts
 CONNECT = 2.0  # s
 SILENT = 2.0  # s without a frame after which a parent is lost: it says something twice a second
 ENOUGH = 48 << 10  # bytes that are a sample also when they took no time
+MOST_GROWING = 8  # pieces that one parent gives in blocks at the same time
 SAMPLE = 0.5  # s at the beginning of a connection in which the link is measured
 
 
+_UNDERSTOOD = (Kind.PIECE, Kind.PART, Kind.PAD, Kind.BYE, Kind.LEAVES, Kind.BLOCKS)
+
 OnPiece = Callable[[int, memoryview], bool]
 OnPart = Callable[[int, memoryview, list[tuple[int, int]]], bool]
+OnGrowth = Callable[[Growth, memoryview], bool]
 
 
 class GarbageError(RookeryError):
@@ -48,8 +52,10 @@ class Taker:
 
     on_piece(piece, data) is called for each piece from that thread; False says that its digest is wrong, and ends the
     connection. length: bytes of a piece. parts: of which pieces some blocks are there; on_part(piece, data, spans) is
-    called when the others came, and False ends the connection without blame: our own blocks may be the wrong ones. When
-    it has ended, `error` says why (None: the parent has no more to give).
+    called when the others came, and False ends the connection without blame: our own blocks may be the wrong ones.
+    on_growth(growth, data) is called for a piece that comes in blocks: first with its leaves and no data, then with the
+    data behind the first `ready` bytes; False says that they are wrong. When it has ended, `error` says why (None: the
+    parent has no more to give).
     """
 
     def __init__(
@@ -61,12 +67,14 @@ class Taker:
         on_piece: OnPiece,
         parts: Parts | None = None,
         on_part: OnPart | None = None,
+        on_growth: OnGrowth | None = None,
     ) -> None:
         self.endpoint, self.taken = endpoint, Taken()
         self.error: RookeryError | None = None
         self._greeting, self._book, self._length, self._on_piece = greeting, book, length, on_piece
         self._parts = parts.copy() if parts and on_part else None
-        self._on_part = on_part
+        self._on_part, self._on_growth = on_part, on_growth
+        self._growing: dict[int, Growth] = {}
         self._connection: socket.socket | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="relay-parent", daemon=True)
@@ -98,6 +106,9 @@ class Taker:
             self.error = RookeryError(
                 f"{self.endpoint} does not give any more: {error.strerror or error}", kind=ErrorKind.UNAVAILABLE
             )
+        finally:
+            for piece in self._growing:
+                self._book.abandon(piece)
 
     def _take(self, connection: socket.socket) -> None:
         frames.patience(connection, SILENT, CONNECT)
@@ -118,7 +129,7 @@ class Taker:
                 if kind == Kind.BEAT:
                     self._book.beat()
                 continue
-            if length > len(room) or kind not in (Kind.PIECE, Kind.PART, Kind.PAD, Kind.BYE):
+            if length > len(room) or kind not in _UNDERSTOOD:
                 raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
             frames.fill(connection, room[:length])
             now = time.monotonic()
@@ -129,17 +140,22 @@ class Taker:
             self._measure(came, now - began)
             if kind == Kind.PIECE:
                 self._piece(piece, room[:length], now)
+            elif kind == Kind.LEAVES:
+                self._leaves(piece, bytes(room[:length]))
+            elif kind == Kind.BLOCKS:
+                self._blocks(piece, room[:length], now)
             elif kind == Kind.PART and not self._part(piece, room[:length], now):
                 return
 
     def _hello(self) -> bytes:
         bitmap = self._book.bitmap()
+        greeting = replace(self._greeting, blocks=self._on_growth is not None)
         if self._parts is not None:
             blocks = self._parts.bitmap()
             if len(bitmap) + len(blocks) < frames.MOST_HELLO // 2:
-                return frames.hello(replace(self._greeting, parts=True), bitmap + blocks)
+                return frames.hello(replace(greeting, parts=True), bitmap + blocks)
             self._parts = None  # a file of a hundred gigabytes: pieces travel whole
-        return frames.hello(self._greeting, bitmap)
+        return frames.hello(greeting, bitmap)
 
     def _measure(self, came: int, seconds: float) -> None:
         """The best of the sample counts: a parent that had nothing for a moment is no slow link."""
@@ -155,6 +171,27 @@ class Taker:
         self.taken.pieces += 1
         self.taken.size += len(data)
         self.taken.last = now
+
+    def _leaves(self, piece: int, leaves: bytes) -> None:
+        if self._on_growth is None or piece >= self._book.pieces or len(self._growing) >= MOST_GROWING:
+            raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
+        growth = Growth(piece, leaves)
+        if not self._on_growth(growth, memoryview(b"")):
+            raise GarbageError(f"{self.endpoint} gave wrong digests of piece {piece}", kind=ErrorKind.CORRUPT)
+        self._growing[piece] = growth
+
+    def _blocks(self, piece: int, data: memoryview, now: float) -> None:
+        growth = self._growing.get(piece)
+        if growth is None or self._on_growth is None or not data:
+            raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
+        if not self._on_growth(growth, data):
+            raise GarbageError(f"{self.endpoint} gave wrong blocks of piece {piece}", kind=ErrorKind.CORRUPT)
+        growth = self._growing[piece] = replace(growth, ready=growth.ready + len(data))
+        self.taken.size += len(data)
+        self.taken.last = now
+        if growth.ready == self._length(piece):
+            del self._growing[piece]
+            self.taken.pieces += 1
 
     def _part(self, piece: int, data: memoryview, now: float) -> bool:
         spans = self._parts.lacking(piece) if self._parts and piece < self._book.pieces else []

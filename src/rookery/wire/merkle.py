@@ -7,6 +7,8 @@ import hashlib
 
 from rookery.wire.engine import BLOCK
 
+DIGEST = 32  # bytes
+
 
 def leaves(data: bytes | bytearray | memoryview) -> list[bytes]:
     """The digest of each block of 16 KiB; the last one may be shorter."""

@@ -7,12 +7,11 @@ again. When the chain gives nothing, `run` says so, and the mesh (loop.py) goes 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,12 +22,12 @@ from rookery.node.fetch.fill import Start
 from rookery.node.fetch.loop import cancelled
 from rookery.node.fetch.metadata import Metadata
 from rookery.node.fetch.metainfo import Metainfo
+from rookery.node.fetch.partfile import Origin, PartFile
 from rookery.node.fetch.stats import Ledger
-from rookery.node.fetch.swarm import disk_error
 from rookery.relay import frames
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
-from rookery.relay.taker import GarbageError, OnPart, Taker, split
+from rookery.relay.taker import GarbageError, Taker, split
 from rookery.wire.manifest import Blob
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Feed, Place
@@ -42,7 +41,6 @@ TELL = 0.5  # s between two calls of on_progress
 HUNGRY = 0.5  # s without a piece after which the head is told
 AGAIN = 0.5  # s between two asks at least
 FORGIVEN = 10.0  # s after which a lost parent may be tried again
-ADVANCE = 0.2  # s of digesting between two looks at the links
 TRIES = 100  # ports above the usual one
 
 
@@ -81,10 +79,9 @@ class Chain:
         self._metadata = Metadata(blob, source, torrent)
         self._known: tuple[Metainfo, Start] | None = None
         self.book = Book(0)
-        self.first_byte: float | None = None  # monotonic seconds
         self._asker = Asker(source, blob.sha256, self._how_it_stands)
         self._lock = threading.Lock()
-        self._handle = -1
+        self._file: PartFile | None = None
         self._giver: Giver | None = None
         self._place: Place | None = None
         self._links: dict[tuple[int, int], Taker] = {}
@@ -93,12 +90,7 @@ class Chain:
         self._news: set[str] = set()  # lost since the last ask
         self._hungry = False
         self._measured: set[str] = set()
-        self._unwritten: set[int] = set()
-        self._error: RookeryError | None = None
-        self._done = 0
-        self._last = self._asked = 0.0
-        self._whole = threading.Event()  # every piece is there
-        self._hash, self._hashed = hashlib.sha256(), 0
+        self._asked = 0.0
 
     @property
     def running(self) -> bool:
@@ -114,6 +106,11 @@ class Chain:
     def links(self) -> int:
         """Connections: parents and children."""
         return len(self._links) + (self._giver.children if self._giver else 0)
+
+    @property
+    def first_byte(self) -> float | None:
+        """When the first right bytes came (monotonic seconds)."""
+        return self._file.first_byte if self._file is not None else None
 
     @property
     def _metainfo(self) -> Metainfo:
@@ -155,7 +152,6 @@ class Chain:
         self._known = metainfo, start
         self.book = Book(metainfo.pieces)
         self.book.extend(piece for piece, there in enumerate(start.pieces) if there)
-        self._done = start.had + start.filled
 
     def run(self, tell: OnTransfer, stop: threading.Event) -> bool:
         """Fetch, after `enter`; True when every piece is there, False when the mesh has to go on. Raises RookeryError
@@ -163,29 +159,29 @@ class Chain:
         place = self._place
         if place is None:
             return False
-        self._open(place.key)
+        file = self._file = PartFile(self._part, self._metainfo, self._start, self.book, self._ledger)
+        self._put(self._part, place.key)  # children may be there already
         self._asked = time.monotonic()
         self._asker.start()
-        self._last = self._asked
         told = 0.0
         try:
             while not self.book.complete:
                 now = time.monotonic()
                 if stop.is_set():
                     raise cancelled(self._blob)
-                if self._error is not None:
-                    raise self._error
-                self._heal(now)
-                self._advance()
+                if file.error is not None:
+                    raise file.error
+                self._heal(file, now)
+                file.advance()
                 if now - told >= TELL:
                     told = now
-                    tell(self.transfer(now))
-                if self._given_up(now):
+                    tell(file.transfer(self.sent, self.links, now))
+                if self._given_up(now - file.last):
                     return False
-                self._whole.wait(LOOK)
+                file.whole.wait(LOOK)
         finally:
             self._hang_up()
-        self._advance()
+        file.advance()
         self._ask(time.monotonic())  # whoever comes later may take from us
         return True
 
@@ -224,19 +220,9 @@ class Chain:
         return place
 
     def pass_on(self, piece: int) -> None:
-        """A piece came by the mesh: give it to the children, too, once it is in the file (the engine tells of a piece
-        before it is written)."""
-        self._unwritten.add(piece)
-        for one in sorted(self._unwritten):
-            data = os.pread(self._handle, self._metainfo.length(one), one * self._metainfo.piece_size)
-            if self._metainfo.is_right(one, data):
-                self._unwritten.discard(one)
-                self.book.add(one)
-
-    def transfer(self, now: float) -> Transfer:
-        """How it stands."""
-        with self._lock:
-            return self._ledger.transfer(self._done, self.sent, self.links, now)
+        """A piece came by the mesh: give it to the children, too. After `run`."""
+        assert self._file is not None, "run() opened it"
+        self._file.pass_on(piece)
 
     def spend(self, count: int) -> None:
         """So many bytes were given by other means: they count against the cap, too."""
@@ -244,10 +230,8 @@ class Chain:
             self._giver.allowance.spend(count)
 
     def digest(self) -> str:
-        """SHA-256 of the whole file, as read back from it; most of it was read while it came."""
-        while self._handle >= 0 and self.book.complete and self._hashed < self._metainfo.pieces:
-            self._advance()
-        return self._hash.hexdigest() if self._hashed == self._metainfo.pieces else ""
+        """SHA-256 of the whole file, as read back from it; empty when some of it did not come by the chain."""
+        return self._file.digest() if self._file is not None else ""
 
     def close(self) -> None:
         """Leave the chain."""
@@ -256,103 +240,17 @@ class Chain:
         if self._giver is not None:
             self._asker.leave(Ask(self._giver.port, len(self.book), self.book.pieces, leaving=True))
             self._giver.close()
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-    # -- the file
-
-    def _open(self, key: str) -> None:
-        self._handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        os.ftruncate(self._handle, self._metainfo.size)
-        self._put(self._part, key)  # children may be there already
+        if self._file is not None:
+            self._file.close()
 
     def _put(self, path: Path, key: str) -> None:
         assert self._giver is not None, "_enter() comes first"
         shelf = Shelf(path, self._metainfo.size, self._metainfo.piece_size, self.book, key)
         self._giver.put(self._blob.sha256, shelf)
 
-    def _advance(self) -> None:
-        """Digest what is there without a gap; not all at once, since a file that was filled is there from the start."""
-        until = time.monotonic() + ADVANCE
-        while time.monotonic() < until and self._hashed < self._metainfo.pieces and self.book.has(self._hashed):
-            piece = self._hashed
-            length = self._metainfo.length(piece)
-            self._hash.update(os.pread(self._handle, length, piece * self._metainfo.piece_size))
-            self._hashed += 1
-
-    def _on_piece(self, endpoint: str) -> Callable[[int, memoryview], bool]:
-        address = split(endpoint)[0]
-        of_head = address == self._address
-
-        def take(piece: int, data: memoryview) -> bool:
-            now = time.monotonic()
-            right = self._metainfo.is_right(piece, data)
-            with self._lock:
-                if self.first_byte is None:
-                    self.first_byte = now
-                self._ledger.block(address, of_head, len(data), now)
-                if not right:
-                    self._ledger.failures += 1
-                    self._ledger.banned.add(address)
-            if not right:
-                return False
-            if self.book.has(piece):
-                return True
-            self._write(piece, data)
-            self._has(piece, now)
-            return True
-
-        return take
-
-    def _on_part(self, endpoint: str) -> OnPart:
-        address = split(endpoint)[0]
-        of_head = address == self._address
-
-        def take(piece: int, data: memoryview, spans: list[tuple[int, int]]) -> bool:
-            now = time.monotonic()
-            size = self._metainfo.length(piece)
-            whole = memoryview(bytearray(os.pread(self._handle, size, piece * self._metainfo.piece_size).ljust(size)))
-            at = 0
-            for offset, length in spans:
-                whole[offset : offset + length] = data[at : at + length]
-                at += length
-            right = self._metainfo.is_right(piece, whole)
-            with self._lock:
-                self.first_byte = self.first_byte or now
-                self._ledger.block(address, of_head, len(data), now)
-                if right:
-                    self._ledger.fill(size - len(data))
-                else:
-                    # Ours or theirs: who knows. It is asked for whole, from the same parent.
-                    self._ledger.failures += 1
-                    self._start.parts.forget(piece)
-            if right and not self.book.has(piece):
-                self._write(piece, whole)
-                self._has(piece, now)
-            return right
-
-        return take
-
-    def _write(self, piece: int, data: memoryview) -> None:
-        try:
-            os.pwrite(self._handle, data, piece * self._metainfo.piece_size)
-        except OSError as error:
-            error.filename = error.filename or str(self._part)
-            self._error = disk_error(error)
-            raise
-
-    def _has(self, piece: int, now: float) -> None:
-        if self.book.add(piece):
-            with self._lock:
-                self._done += self._metainfo.length(piece)
-            self._last = now
-            if self.book.complete:
-                self._whole.set()
-
     # -- the links
 
-    def _heal(self, now: float) -> None:
+    def _heal(self, file: PartFile, now: float) -> None:
         """Take a new place when the head named one, and another parent where one was lost."""
         place = self._asker.answer()
         if place is not None:
@@ -363,11 +261,11 @@ class Chain:
         if self._place is None:
             return
         for feed in self._place.feeds:
-            self._feed(feed, place is not None, now)
-        if now - self._last > HUNGRY and now - self._asked > 2 * HUNGRY:
+            self._feed(file, feed, place is not None, now)
+        if now - file.last > HUNGRY and now - self._asked > 2 * HUNGRY:
             self._ask(now, hungry=True)
 
-    def _feed(self, feed: Feed, is_new: bool, now: float) -> None:
+    def _feed(self, file: PartFile, feed: Feed, is_new: bool, now: float) -> None:
         at = feed.stripe, feed.stripes
         link = self._links.get(at)
         if link is not None and not link.running:
@@ -388,14 +286,17 @@ class Chain:
                 self._ask(now, hungry=parent is None)
             return
         greeting = frames.Greeting(self._blob.sha256, self._place.key if self._place else "", *at)
+        address = split(parent)[0]
+        origin = Origin(address, address == self._address)
         self._links[at] = Taker(
             parent,
             greeting,
             self.book,
             self._metainfo.length,
-            self._on_piece(parent),
+            partial(file.piece, origin),
             self._start.parts,
-            self._on_part(parent),
+            partial(file.part, origin),
+            partial(file.growth, origin),
         )
 
     def _note(self, link: Taker, now: float) -> None:
@@ -441,8 +342,7 @@ class Chain:
             bad=tuple(sorted(self._bad))[:16],
         )
 
-    def _given_up(self, now: float) -> bool:
-        silent = now - self._last
+    def _given_up(self, silent: float) -> bool:
         patience = self._patience
         if silent < patience.quiet or (silent < patience.stuck and self.book.since_beat() < patience.broken):
             return False

@@ -42,12 +42,20 @@ class Metainfo:
 
     def is_right(self, piece: int, data: bytes | memoryview) -> bool:
         """Whether `data` is that piece."""
-        if len(data) != self.length(piece):
+        return len(data) == self.length(piece) and self._root(merkle.leaves(data)) == self.digests[piece]
+
+    def are_leaves(self, piece: int, joined: bytes) -> bool:
+        """Whether these are the digests of that piece's blocks, one after the other."""
+        count = -(-self.length(piece) // BLOCK)
+        if len(joined) != count * merkle.DIGEST:
             return False
-        leaves = merkle.leaves(data)
+        leaves = [joined[place : place + merkle.DIGEST] for place in range(0, len(joined), merkle.DIGEST)]
+        return self._root(leaves) == self.digests[piece]
+
+    def _root(self, leaves: list[bytes]) -> bytes:
         # A file of one piece has the root over just its own blocks; elsewhere a piece is filled up with zero leaves.
         width = merkle.power_of_two(len(leaves)) if self.pieces == 1 else self.piece_size // BLOCK
-        return merkle.root(leaves, width) == self.digests[piece]
+        return merkle.root(leaves, width)
 
     def parameters(self) -> lt.add_torrent_params:
         """What libtorrent needs to add its v1 form, with nothing that the info-hash does not cover."""
