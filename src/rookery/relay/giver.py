@@ -326,7 +326,7 @@ class Giver:
             self.send_piece(child.connection, shelf, piece)
         else:
             data = os.pread(shelf.handle, length, piece * shelf.piece_size)
-            self._leaves(child, piece, b"".join(merkle.leaves(data)))
+            self._leaves(child, piece, merkle.leaves(data))
             for place in range(0, length, unit):
                 self._blocks(child, shelf, piece, place, min(place + unit, length))
         child.pieces += 1

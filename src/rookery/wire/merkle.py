@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trees of SHA-256 that BitTorrent v2 has over a file's blocks (BEP 52)."""
+"""The trees of SHA-256 that BitTorrent v2 has over a file's blocks (BEP 52). Digests stand one after the other."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ import hashlib
 from rookery.wire.engine import BLOCK
 
 DIGEST = 32  # bytes
+NOTHING = bytes(DIGEST)  # in the place of a block behind the end
 
 
-def leaves(data: bytes | bytearray | memoryview) -> list[bytes]:
-    """The digest of each block of 16 KiB; the last one may be shorter."""
-    return [hashlib.sha256(data[place : place + BLOCK]).digest() for place in range(0, len(data), BLOCK)]
+def leaves(data: bytes | bytearray | memoryview) -> bytes:
+    """The digests of all blocks of 16 KiB; the last one may be shorter."""
+    return b"".join([hashlib.sha256(data[place : place + BLOCK]).digest() for place in range(0, len(data), BLOCK)])
 
 
-def power_of_two(count: int) -> int:
-    """The smallest one that is not below `count`."""
-    return 1 << max(count - 1, 0).bit_length()
+def width(nodes: bytes | bytearray) -> int:
+    """How many nodes a tree over these has: the smallest power of two that is not below their number."""
+    return 1 << max(len(nodes) // DIGEST - 1, 0).bit_length()
 
 
-def root(nodes: list[bytes], width: int, filler: bytes = bytes(32)) -> bytes:
+def root(nodes: bytes | bytearray, width: int, filler: bytes = NOTHING) -> bytes:
     """The root of a binary tree over `width` nodes (a power of two), those that are missing being `filler`."""
+    pair, sha256 = 2 * DIGEST, hashlib.sha256
     while width > 1:
-        if len(nodes) % 2:
-            nodes = [*nodes, filler]
-        nodes = [hashlib.sha256(nodes[at] + nodes[at + 1]).digest() for at in range(0, len(nodes), 2)]
-        filler = hashlib.sha256(filler + filler).digest()
+        if len(nodes) % pair:
+            nodes = nodes + filler
+        nodes = b"".join([sha256(nodes[at : at + pair]).digest() for at in range(0, len(nodes), pair)])
+        filler = sha256(filler + filler).digest()
         width //= 2
-    return nodes[0] if nodes else filler
+    return bytes(nodes) or filler

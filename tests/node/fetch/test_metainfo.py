@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.progress import silent
 from rookery.head.swarm.torrent import make_torrent
 from rookery.node.fetch.metainfo import MAX_TORRENT, open_torrent
+from rookery.wire import merkle
+from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob, Role
 
 Made = tuple[bytes, bytes, Blob]
@@ -60,11 +63,37 @@ def test_a_size_other_than_the_manifests_is_refused(make: Callable[[int], Made])
     assert caught.value.kind is ErrorKind.CORRUPT
 
 
-@pytest.mark.parametrize("torrent", [b"", b"de", b"x" * 100, b"d4:infod4:name1:xee"])
+@pytest.mark.parametrize("torrent", [b"", b"de", b"x" * 100, b"i1e", b"d4:infod4:name1:xee"])
 def test_what_is_no_torrent(torrent: bytes) -> None:
+    signed = hashlib.sha256(b"d4:name1:xe").hexdigest()
     with pytest.raises(RookeryError, match="cannot be read") as caught:
-        open_torrent(torrent, Blob(Role.DATA, "data.bin", 1, "00" * 32, "11" * 32))
+        open_torrent(torrent, Blob(Role.DATA, "data.bin", 1, "00" * 32, signed))
     assert caught.value.kind is ErrorKind.INVALID
+
+
+@pytest.mark.parametrize("more", [0, 1, 4])
+def test_digests_for_other_pieces_than_there_are_are_refused(make: Callable[[int], Made], more: int) -> None:
+    _, torrent, blob = make(5 * 65536)
+    entry: Any = lt.bdecode(torrent)
+    ((root, layer),) = entry[b"piece layers"].items()
+    empty = merkle.root(b"", entry[b"info"][b"piece length"] // BLOCK)
+    # The root over pieces that do not exist is the same: it does not tell how many there are.
+    entry[b"piece layers"] = {root: (layer + empty * more)[: None if more else -32]}
+    with pytest.raises(RookeryError, match="the piece digests in the torrent") as caught:
+        open_torrent(lt.bencode(entry), blob)
+    assert caught.value.kind is ErrorKind.CORRUPT
+
+
+@pytest.mark.parametrize("size", [1, 16384, 65537, 131072, 1_000_000])
+def test_a_pieces_leaves_are_known_by_its_digest(make: Callable[[int], Made], size: int) -> None:
+    content, torrent, blob = make(size)
+    metainfo = open_torrent(torrent, blob)
+    for piece in range(metainfo.pieces):
+        leaves = merkle.leaves(content[piece * metainfo.piece_size :][: metainfo.piece_size])
+        assert metainfo.are_leaves(piece, leaves)
+        assert not metainfo.are_leaves(piece, leaves[:-1] + bytes([leaves[-1] ^ 1]))
+        assert not metainfo.are_leaves(piece, leaves + merkle.NOTHING)
+        assert not metainfo.are_leaves(piece, leaves[:-32])
 
 
 def test_a_huge_one_is_not_even_looked_at() -> None:

@@ -49,8 +49,8 @@ class PieceDigester:
         self.size, self._piece_size = size, piece_size(size)
         self._held = bytearray()
         self._v1 = bytearray()
-        self._roots: list[bytes] = []
-        self._piece, self._leaves, self._in_piece = hashlib.sha1(usedforsecurity=False), list[bytes](), 0
+        self._roots = bytearray()
+        self._piece, self._leaves, self._in_piece = hashlib.sha1(usedforsecurity=False), bytearray(), 0
         self.seen = 0
 
     def add(self, data: bytes | memoryview) -> None:
@@ -81,9 +81,9 @@ class PieceDigester:
         width = self._piece_size // BLOCK
         if self._in_piece:
             # A file of one piece has the root over just its own blocks; else a piece is filled up with zero leaves.
-            self._end_piece(width if self._roots else merkle.power_of_two(len(self._leaves)))
-        root = merkle.root(self._roots, merkle.power_of_two(len(self._roots)), merkle.root([], width))
-        return PieceDigests(self.seen, self._piece_size, bytes(self._v1), b"".join(self._roots), root)
+            self._end_piece(width if self._roots else merkle.width(self._leaves))
+        root = merkle.root(self._roots, merkle.width(self._roots), merkle.root(b"", width))
+        return PieceDigests(self.seen, self._piece_size, bytes(self._v1), bytes(self._roots), root)
 
     def _take(self, data: bytearray | memoryview) -> None:
         """Bytes of one piece: whole blocks, or the last of the file."""
@@ -94,9 +94,9 @@ class PieceDigester:
             self._end_piece(self._piece_size // BLOCK)
 
     def _end_piece(self, width: int) -> None:
-        self._roots.append(merkle.root(self._leaves, width))
+        self._roots += merkle.root(self._leaves, width)
         self._v1 += self._piece.digest()
-        self._piece, self._leaves, self._in_piece = hashlib.sha1(usedforsecurity=False), [], 0
+        self._piece, self._leaves, self._in_piece = hashlib.sha1(usedforsecurity=False), bytearray(), 0
 
 
 class Digester:

@@ -7,6 +7,7 @@ nobody's word and is thrown away.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,18 +24,18 @@ MAX_TORRENT = 16 << 20
 
 @dataclass(frozen=True)
 class Metainfo:
-    """A torrent that is the blob's. torrent: its bytes. piece_size: bytes of every piece but the last. digests: the
-    Merkle root (SHA-256, BEP 52) of each piece, 32 bytes each."""
+    """A torrent that is the blob's. torrent: its bytes. piece_size: bytes of every piece but the last. layer: the
+    Merkle roots (SHA-256, BEP 52) of all pieces, 32 bytes each."""
 
     torrent: bytes
     size: int
     piece_size: int
-    digests: tuple[bytes, ...]
+    layer: bytes
 
     @property
     def pieces(self) -> int:
         """How many pieces there are."""
-        return len(self.digests)
+        return len(self.layer) // merkle.DIGEST
 
     def length(self, piece: int) -> int:
         """Bytes of one piece."""
@@ -42,20 +43,16 @@ class Metainfo:
 
     def is_right(self, piece: int, data: bytes | memoryview) -> bool:
         """Whether `data` is that piece."""
-        return len(data) == self.length(piece) and self._root(merkle.leaves(data)) == self.digests[piece]
+        return len(data) == self.length(piece) and self.are_leaves(piece, merkle.leaves(data))
 
-    def are_leaves(self, piece: int, joined: bytes) -> bool:
+    def are_leaves(self, piece: int, leaves: bytes) -> bool:
         """Whether these are the digests of that piece's blocks, one after the other."""
-        count = -(-self.length(piece) // BLOCK)
-        if len(joined) != count * merkle.DIGEST:
+        if len(leaves) != -(-self.length(piece) // BLOCK) * merkle.DIGEST:
             return False
-        leaves = [joined[place : place + merkle.DIGEST] for place in range(0, len(joined), merkle.DIGEST)]
-        return self._root(leaves) == self.digests[piece]
-
-    def _root(self, leaves: list[bytes]) -> bytes:
         # A file of one piece has the root over just its own blocks; elsewhere a piece is filled up with zero leaves.
-        width = merkle.power_of_two(len(leaves)) if self.pieces == 1 else self.piece_size // BLOCK
-        return merkle.root(leaves, width)
+        width = merkle.width(leaves) if self.pieces == 1 else self.piece_size // BLOCK
+        place = piece * merkle.DIGEST
+        return merkle.root(leaves, width) == self.layer[place : place + merkle.DIGEST]
 
     def parameters(self) -> lt.add_torrent_params:
         """What libtorrent needs to add its v1 form, with nothing that the info-hash does not cover."""
@@ -72,9 +69,10 @@ def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
     if len(torrent) > MAX_TORRENT:
         raise RookeryError(f"the torrent of {blob.name} is larger than {MAX_TORRENT} bytes", kind=ErrorKind.TOO_LARGE)
     try:
-        params = lt.load_torrent_buffer(torrent)
         whole: Any = lt.bdecode(torrent)
-        found = str(params.info_hashes.v2) if params.info_hashes.has_v2() else "none"
+        info = whole[b"info"]
+        # Of the dictionary as it was read: whatever else its bytes say is not looked at.
+        found = hashlib.sha256(lt.bencode(info)).hexdigest()
         if found != blob.info_hash:
             raise RookeryError(
                 f"the torrent of {blob.name} is not the one that the signed manifest names",
@@ -82,10 +80,9 @@ def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
                 details=f"v2 info-hash signed: {blob.info_hash}\nv2 info-hash of the torrent: {found}",
                 hint="publish the version again; if it happens again, find out who answers in the head's place",
             )
-        info = whole[b"info"]
         (described,) = info[b"file tree"].values()
         size, root, piece_size = described[b""][b"length"], described[b""][b"pieces root"], info[b"piece length"]
-        joined = whole[b"piece layers"][root] if size > piece_size else root
+        layer = whole[b"piece layers"][root] if size > piece_size else root
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise RookeryError(
             f"the torrent of {blob.name} cannot be read: {error or type(error).__name__}", kind=ErrorKind.INVALID
@@ -94,8 +91,7 @@ def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
         raise RookeryError(
             f"the torrent of {blob.name} has {size} bytes, the manifest {blob.size}", kind=ErrorKind.CORRUPT
         )
-    digests = tuple(joined[place : place + 32] for place in range(0, len(joined), 32))
-    empty = merkle.root([], piece_size // BLOCK)
-    if merkle.root(list(digests), merkle.power_of_two(len(digests)), empty) != root:
+    empty = merkle.root(b"", piece_size // BLOCK)
+    if len(layer) != -(-size // piece_size) * merkle.DIGEST or merkle.root(layer, merkle.width(layer), empty) != root:
         raise RookeryError(f"the piece digests in the torrent of {blob.name} are wrong", kind=ErrorKind.CORRUPT)
-    return Metainfo(torrent, size, piece_size, digests)
+    return Metainfo(torrent, size, piece_size, layer)

@@ -126,7 +126,7 @@ class PartFile:
             right = self._metainfo.are_leaves(growth.piece, growth.leaves)
         else:
             place = growth.ready // BLOCK * merkle.DIGEST
-            found = b"".join(merkle.leaves(data))
+            found = merkle.leaves(data)
             right = growth.ready % BLOCK == 0 and growth.leaves[place : place + len(found)] == found
         size = self._metainfo.length(growth.piece)
         ready = growth.ready + len(data)
