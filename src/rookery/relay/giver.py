@@ -39,7 +39,7 @@ BACKLOG = 1024
 # What is checked at once goes on at once: a hop takes as long as that. The first pieces go out block by block, for the
 # last node of a long chain to have something soon; later ones in larger units, since each costs some processor time.
 FIRST = 4
-UNIT = 256 << 10
+UNIT = 1 << 20
 SLICE = 256 << 10  # bytes between two looks at the cap, at most
 
 
@@ -326,6 +326,8 @@ class Giver:
             self.send_piece(child.connection, shelf, piece)
         else:
             data = os.pread(shelf.handle, length, piece * shelf.piece_size)
+            if len(data) != length:
+                raise _cut()
             self._leaves(child, piece, merkle.leaves(data))
             for place in range(0, length, unit):
                 self._blocks(child, shelf, piece, place, min(place + unit, length))
@@ -386,12 +388,16 @@ class Giver:
             except BlockingIOError:
                 raise TimeoutError("the child takes nothing") from None
             if not sent:
-                raise ConnectionResetError("the file ends too early")
+                raise _cut()
             place, left = place + sent, left - sent
             shelf.sent += sent
 
 
 _TCP_NOTSENT_LOWAT = 25  # of Linux' tcp.h; Python 3.11 has no name for it
+
+
+def _cut() -> OSError:
+    return ConnectionResetError("the file ends too early")
 
 
 def _not_given() -> RookeryError:
