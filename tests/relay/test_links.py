@@ -513,3 +513,22 @@ def test_endpoints() -> None:
 
 def test_headers_are_what_the_page_says() -> None:
     assert HEADER.pack(Kind.PIECE, 2, 3) == struct.pack(">III", 1, 2, 3)
+
+
+@pytest.mark.parametrize("there", [1, 1000, PIECE - 1])
+def test_a_piece_whose_end_comes_later_is_taken_at_once(room: Room, content: Content, there: int) -> None:
+    """A low-water mark that counts from what was taken already would wait for bytes of the next piece."""
+    come = threading.Event()
+
+    def say(connection: socket.socket) -> None:
+        connection.sendall(HEADER.pack(Kind.PIECE, 0, PIECE) + content.piece(0)[:there])
+        time.sleep(0.3)  # the child has taken it
+        connection.sendall(content.piece(0)[there:])
+        come.set()
+
+    node = room.node(content)
+    room.take(node, room.speaker(say))
+    assert come.wait(5)
+    began = time.monotonic()
+    wait_until(lambda: node.book.has(0), "it came")
+    assert time.monotonic() - began < taker.SILENT / 2

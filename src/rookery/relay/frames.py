@@ -11,6 +11,7 @@ has, and the child lacks, is sent as soon as it is there.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from rookery.errors import ErrorKind, RookeryError
 MAGIC = b"RKR1"
 HEADER = struct.Struct(">III")
 _LENGTH = struct.Struct(">I")
+_TIMEVAL = struct.Struct("ll")
 MOST_HELLO = 1 << 20  # bytes: a bitmap of 8 million pieces
 LOW_WATER = 32 << 10  # bytes; in the middle of a piece a reader is woken for no less
 RELAY_PORT = 8473  # of nodes and of the head
@@ -96,30 +98,50 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
 def fill(connection: socket.socket, room: memoryview) -> None:
     """Receive until `room` is full. Raises as `read_exactly`; TimeoutError when the socket's SO_RCVTIMEO passes
     without a byte."""
-    got = 0
-    # Woken for each packet, a node spends more time in the scheduler than on the bytes.
-    while got < len(room):
-        part = min(len(room) - got, LOW_WATER)
-        if part > HEADER.size:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, part)
-        try:
-            count = connection.recv_into(room[got : got + part], 0, socket.MSG_WAITALL)
-        except BlockingIOError:
-            raise TimeoutError("nothing came") from None
-        finally:
-            if part > HEADER.size:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        if not count:
-            raise ConnectionResetError("the other side hung up")
-        got += count
+    got = low = 0
+    try:
+        while got < len(room):
+            left = len(room) - got
+            # What is short is worth one call; what is long is taken as it is there, and then waited for.
+            flags = socket.MSG_WAITALL if left <= HEADER.size else socket.MSG_DONTWAIT
+            try:
+                count = connection.recv_into(room[got:], 0, flags)
+            except BlockingIOError:
+                count = -1
+            if not count:
+                raise ConnectionResetError("the other side hung up")
+            got += max(count, 0)
+            if count < 0 and flags == socket.MSG_WAITALL:
+                raise TimeoutError("nothing came")
+            if got < len(room) and flags == socket.MSG_DONTWAIT:
+                low = _wait(connection, min(len(room) - got, LOW_WATER), low)
+    finally:
+        if low:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+
+def _wait(connection: socket.socket, part: int, low: int) -> int:
+    """Wait until `part` bytes are there, or the end; the socket's low-water mark afterwards, which was `low`.
+
+    Woken for each packet, a node spends more time in the scheduler than on the bytes. One may not be in a receive while
+    the mark is set: what that has taken already does not count for it, and it sleeps on when all that comes is there.
+    """
+    if part != low:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, part)
+    seconds, micros = _TIMEVAL.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.size))
+    news = select.poll()
+    news.register(connection, select.POLLIN)
+    if not news.poll(seconds * 1000 + micros // 1000 or None):
+        raise TimeoutError("nothing came")
+    return part
 
 
 def patience(connection: socket.socket, receive: float, send: float) -> None:
     """Let a blocking socket's calls fail when nothing moves for so many seconds. (Python's own timeout would make each
-    receive a poll and a partial read; with this one call fills a whole piece.)"""
+    call a poll and another one.)"""
     for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
         whole = int(seconds)
-        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
+        connection.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, int((seconds - whole) * 1e6)))
 
 
 def mark(connection: socket.socket) -> None:

@@ -29,7 +29,7 @@ BEAT = 0.5  # s between two beats when there is nothing to send
 PROBE_SECONDS = 0.25  # for which a parent that has nothing yet sends something all the same
 # Of that, at most: enough to measure a link, and less than a switch's queue holds. A parent that overflows it before it
 # has anything to give begins with lost segments and the smallest window: 0.13 s for the first piece, on each hop.
-PROBE_BYTES = 96 << 10
+PROBE_BYTES = 64 << 10
 PAD = bytes(16 << 10)
 STALLED = 15.0  # s without a byte taken after which a child is given up
 COMING = 3.0  # s for which a child waits for a shelf that is expected
@@ -319,7 +319,7 @@ class Giver:
         length, began = shelf.length(piece), child.begun.pop(piece, None)
         unit = child.unit()
         if began is not None:
-            self._blocks(child, shelf, piece, began, length)
+            self._blocks(child, shelf, piece, began, length, unit)
         elif spans := child.parts.lacking(piece) if child.parts else []:
             self.send_piece(child.connection, shelf, piece, spans)
         elif not child.blocks or length <= unit:
@@ -329,8 +329,7 @@ class Giver:
             if len(data) != length:
                 raise _cut()
             self._leaves(child, piece, merkle.leaves(data))
-            for place in range(0, length, unit):
-                self._blocks(child, shelf, piece, place, min(place + unit, length))
+            self._blocks(child, shelf, piece, 0, length, unit)
         child.pieces += 1
 
     def _growth(self, child: Child, shelf: Shelf, growth: Growth) -> bool:
@@ -344,7 +343,7 @@ class Giver:
         began = child.begun[piece]
         if growth.ready <= began:
             return False
-        self._blocks(child, shelf, piece, began, growth.ready)
+        self._blocks(child, shelf, piece, began, growth.ready, child.unit())
         child.begun[piece] = growth.ready
         return True
 
@@ -352,10 +351,12 @@ class Giver:
         self.allowance.take(len(leaves))
         child.connection.sendall(HEADER.pack(Kind.LEAVES, piece, len(leaves)) + leaves, socket.MSG_MORE)
 
-    def _blocks(self, child: Child, shelf: Shelf, piece: int, begin: int, end: int) -> None:
-        if begin < end:
-            child.connection.sendall(HEADER.pack(Kind.BLOCKS, piece, end - begin), socket.MSG_MORE)
-            self.send(child.connection, shelf, piece * shelf.piece_size + begin, end - begin)
+    def _blocks(self, child: Child, shelf: Shelf, piece: int, begin: int, end: int, unit: int) -> None:
+        """Send bytes `begin` to `end` of a piece. In one frame they would be one unit for everybody further down."""
+        for place in range(begin, end, unit):
+            count = min(unit, end - place)
+            child.connection.sendall(HEADER.pack(Kind.BLOCKS, piece, count), socket.MSG_MORE)
+            self.send(child.connection, shelf, piece * shelf.piece_size + place, count)
 
     @staticmethod
     def _beat(connection: socket.socket, book: Book, beaten: float) -> float:
