@@ -57,9 +57,14 @@ class Member:
         return self.done["at"] - self.began if self.done is not None else 0.0
 
     @property
-    def first_byte(self) -> float:
-        """Seconds from GO to the first byte of the file; 0 when it never had everything."""
+    def first_byte_at(self) -> float:
+        """When the first right bytes came, CLOCK_MONOTONIC; 0 when it never had everything."""
         return float(self.done["first_byte"]) if self.done is not None else 0.0
+
+    @property
+    def first_byte(self) -> float:
+        """Seconds from joining the swarm to the first right bytes; 0 when it never had everything."""
+        return self.first_byte_at - self.done["joined"] if self.done is not None else 0.0
 
     @property
     def stats(self) -> Mapping[str, Any]:

@@ -117,7 +117,7 @@ class Wire:
     """Everything that is measured around one run: make it just before the start, `stop` it when the last is done.
 
     wire.sent: bytes that left the head; wire.cpu: percent; wire.seconds: of the wall clock. wire.background: percent
-    that something else took before the start, when somebody looked.
+    that something else took before the start, when somebody looked. `look` now and then, for `percent_until`.
     """
 
     def __init__(self, head: netns.Host) -> None:
@@ -125,6 +125,7 @@ class Wire:
         self._load, self._began = Load(), time.monotonic()
         self.sent, self.cpu, self.seconds = 0, 0.0, 0.0
         self.background = 0.0
+        self._looks = [(self._began, self._load.percent())]
 
     def so_far(self) -> int:
         """Bytes that left the head until now."""
@@ -133,6 +134,14 @@ class Wire:
     def elapsed(self) -> float:
         """Seconds until now."""
         return time.monotonic() - self._began
+
+    def look(self) -> None:
+        """Note the load so far."""
+        self._looks.append((time.monotonic(), self._load.percent()))
+
+    def percent_until(self, when: float) -> float:
+        """Percent of all cores from the start to the first look after `when` (CLOCK_MONOTONIC)."""
+        return next((percent for at, percent in self._looks if at >= when), self._looks[-1][1])
 
     def stop(self) -> Self:
         """Take the end values; once."""

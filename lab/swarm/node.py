@@ -55,7 +55,6 @@ def main() -> int:
 
 
 def _take_part(url: str, to: Path, garbage: bool, stop: threading.Event) -> None:
-    began = time.monotonic()
     first: list[float] = []
 
     def tell(transfer: Transfer) -> None:
@@ -78,7 +77,7 @@ def _take_part(url: str, to: Path, garbage: bool, stop: threading.Event) -> None
         # The engine's own clock where it has one: on_progress is called twice a second only.
         exact = stats.get("first_byte_seconds")
         byte = prepared + exact if exact else first[0] if first else ended
-        _say("done", at=ended, seconds=ended - began, first_byte=byte - began, stats=stats)
+        _say("done", at=ended, joined=prepared, first_byte=byte, stats=stats)
         if garbage:
             _spoil(to)
             _say("spoilt")

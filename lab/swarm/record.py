@@ -42,7 +42,9 @@ class Row:
     seconds: of each node that got the whole right file, from its own GO; missing: how many of those that should have it
     have not. alone: T(1) of this run, seconds. copies: wire bytes that left the head, divided by those of one copy by
     curl from nginx (headers cancel). wire_copies: the same divided by the file's size. payload_copies: payload that
-    finished nodes got from the head, divided by the size. first_byte: seconds from GO, the worst node. verify: seconds
+    finished nodes got from the head, divided by the size. first_byte: seconds from joining the swarm to
+    the first right bytes, the worst node; first_byte_go: from GO; start_cpu: percent of all cores until all had those,
+    0 when it was not looked at. verify: seconds
     that the last digest took, the worst node. cpu: percent of all cores. curves: by node, (seconds from the start of
     the run, part of the file).
     """
@@ -60,6 +62,8 @@ class Row:
     wire_copies: float = 0.0
     payload_copies: float = 0.0
     first_byte: float = 0.0
+    first_byte_go: float = 0.0
+    start_cpu: float = 0.0
     verify: float = 0.0
     cpu: float = 0.0
     checks: tuple[Check, ...] = ()
@@ -88,6 +92,11 @@ class Row:
         return self.cpu > BUSY
 
     @property
+    def busy_start(self) -> bool:
+        """Whether the processor is part of how soon something came."""
+        return self.busy or self.start_cpu > BUSY
+
+    @property
     def held(self) -> bool:
         """Whether all limits held."""
         return all(check.held for check in self.checks)
@@ -103,6 +112,8 @@ class Measured:
     wire_copies: float
     payload_copies: float
     first_byte: float
+    first_byte_go: float
+    start_cpu: float
     verify: float
     cpu: float
     curves: Mapping[str, Sequence[tuple[float, float]]]
@@ -123,6 +134,8 @@ def measured(
         wire_copies=wire.sent / size,
         payload_copies=sum(member.stats["bytes_from_head"] for member in right) / size,
         first_byte=max((member.first_byte for member in right), default=0.0),
+        first_byte_go=max((member.first_byte_at - member.began for member in right), default=0.0),
+        start_cpu=wire.percent_until(max((member.first_byte_at for member in right), default=0.0)),
         verify=max((float(member.stats["verify_seconds"]) for member in right), default=0.0),
         cpu=wire.cpu,
         curves={member.name: thinned(member.curve, began, size) for member in members},

@@ -37,9 +37,11 @@ link is shaped both ways (tbf). All of it shares the cores of one machine.
 - **÷ T(1)**: the last node's time over that of one node alone, of the same run.
 - **copies**: bytes on the wire that left the head, over those of one copy by curl from nginx.
 - **payload**: copies again, as finished nodes count what they got from the head, without headers.
-- **first byte**: seconds from a node's start, of the worst node.
+- **first byte**: seconds from joining the swarm until the first right bytes are in the file, of the worst node; in
+  brackets from its start: before it joins, it reads the offer and checks its signature.
 - **CPU**: load of all cores together over the run. **!** marks a run with more than 80 %: there the processor is part
-  of the result, and a machine with more cores would do better.
+  of the result, and a machine with more cores would do better. **start**: the same until all had their first bytes, if
+  that was more than 80 %.
 """
 
 
@@ -81,12 +83,21 @@ def _line(row: Row, systems: bool) -> str:
     ours = row.system in ("rookery", "Rookery")
     name = row.system.capitalize() if systems and ours else row.system if systems else row.case
     name = f"**{name}**" if systems and ours else name
-    cells = [name, str(row.nodes), *[NOTHING] * 4, "", "", f"{row.cpu:.0f}{' **!**' if row.busy else ''}", row.note]
+    cells = [name, str(row.nodes), *[NOTHING] * 4, "", "", _load(row), row.note]
     if row.seconds:
         cells[2:6] = [f"{row.last:.2f}", f"{row.mean:.2f}", f"{row.ratio:.3f}", f"{row.copies:.3f}"]
     if row.seconds and row.payload_copies:
-        cells[6:8] = [f"{row.payload_copies:.3f}", f"{row.first_byte:.2f}"]
+        cells[6:8] = [f"{row.payload_copies:.3f}", _first(row)]
     return f"| {' | '.join(cells)} |"
+
+
+def _first(row: Row) -> str:
+    return f"{row.first_byte:.2f}" + (f" ({row.first_byte_go:.2f})" if row.first_byte_go else "")
+
+
+def _load(row: Row) -> str:
+    start = f", start {row.start_cpu:.0f} **!**" if row.busy_start and not row.busy else ""
+    return f"{row.cpu:.0f}{' **!**' if row.busy else ''}{start}"
 
 
 def _limits(rows: Iterable[Row]) -> list[str]:
@@ -100,6 +111,6 @@ def _limits(rows: Iterable[Row]) -> list[str]:
 def _limit(of: str, row: Row, check: Check) -> str:
     measured = NOTHING if check.value is None else f"{check.value:.0f}" if check.limit == 0 else f"{check.value:.3f}"
     held = "yes" if check.held else "**no**"
-    if not check.held and row.busy:
+    if not check.held and (row.busy_start if check.what.startswith("first byte") else row.busy):
         held += " (processor)"
     return f"| {of}{check.what} | {row.size}, {row.rate} | {row.nodes} | {measured} | {check.limit:g} | {held} |"

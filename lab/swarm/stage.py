@@ -173,6 +173,7 @@ class Stage:
                 waiting.pop(0)[1]()
             if not waiting and all(member.finished for member in members):
                 break
+            wire.look()
             if watch is not None and now - watched >= WATCH:
                 watched = now
                 watch(wire)
