@@ -25,7 +25,7 @@ HEADER = struct.Struct(">III")
 _LENGTH = struct.Struct(">I")
 _TIMEVAL = struct.Struct("ll")
 MOST_HELLO = 1 << 20  # bytes: a bitmap of 8 million pieces
-LOW_WATER = 32 << 10  # bytes; in the middle of a piece a reader is woken for no less
+LOW_WATER = 64 << 10  # bytes; in the middle of a piece a reader is woken for no less
 RELAY_PORT = 8473  # of nodes and of the head
 BACKGROUND = 0x04  # DSCP LE, "lower effort" (RFC 8622), as the byte that IP_TOS takes
 
@@ -98,42 +98,46 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
 def fill(connection: socket.socket, room: memoryview) -> None:
     """Receive until `room` is full. Raises as `read_exactly`; TimeoutError when the socket's SO_RCVTIMEO passes
     without a byte."""
-    got = low = 0
-    try:
+    got = 0
+    while got < len(room):
+        try:
+            count = connection.recv_into(room[got:], 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise TimeoutError("nothing came") from None
+        if not count:
+            raise ConnectionResetError("the other side hung up")
+        got += count
+
+
+class Reader:
+    """Fills large rooms from a connection, and is woken once for each LOW_WATER bytes: woken for each packet, a node
+    spends more time in the scheduler than on the bytes. seconds: of silence that are too many."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection, self._patience = connection, seconds * 1000
+        self._news = select.poll()
+        self._news.register(connection, select.POLLIN)
+
+    def fill(self, room: memoryview) -> None:
+        """As `fill`."""
+        got = 0
         while got < len(room):
-            left = len(room) - got
-            # What is short is worth one call; what is long is taken as it is there, and then waited for.
-            flags = socket.MSG_WAITALL if left <= HEADER.size else socket.MSG_DONTWAIT
+            # One may not be in a receive while the mark is set: what that has taken already does not count for it, and
+            # it sleeps on when all that comes is there.
+            self._mark(min(len(room) - got, LOW_WATER))
+            if not self._news.poll(self._patience):
+                raise TimeoutError("nothing came")
             try:
-                count = connection.recv_into(room[got:], 0, flags)
+                count = self._connection.recv_into(room[got:], 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                count = -1
+                continue  # poll(2): it may say so although nothing is there
             if not count:
                 raise ConnectionResetError("the other side hung up")
-            got += max(count, 0)
-            if count < 0 and flags == socket.MSG_WAITALL:
-                raise TimeoutError("nothing came")
-            if got < len(room) and flags == socket.MSG_DONTWAIT:
-                low = _wait(connection, min(len(room) - got, LOW_WATER), low)
-    finally:
-        if low:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            got += count
+        self._mark(1)
 
-
-def _wait(connection: socket.socket, part: int, low: int) -> int:
-    """Wait until `part` bytes are there, or the end; the socket's low-water mark afterwards, which was `low`.
-
-    Woken for each packet, a node spends more time in the scheduler than on the bytes. One may not be in a receive while
-    the mark is set: what that has taken already does not count for it, and it sleeps on when all that comes is there.
-    """
-    if part != low:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, part)
-    seconds, micros = _TIMEVAL.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.size))
-    news = select.poll()
-    news.register(connection, select.POLLIN)
-    if not news.poll(seconds * 1000 + micros // 1000 or None):
-        raise TimeoutError("nothing came")
-    return part
+    def _mark(self, count: int) -> None:
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 def patience(connection: socket.socket, receive: float, send: float) -> None:

@@ -114,6 +114,7 @@ class Taker:
         frames.patience(connection, SILENT, CONNECT)
         frames.mark(connection)
         connection.sendall(self._hello())
+        reader = frames.Reader(connection, SILENT)
         room = memoryview(bytearray(max(self._length(0), 1 << 16)))
         head = memoryview(bytearray(HEADER.size))
         began, came = 0.0, 0
@@ -131,7 +132,7 @@ class Taker:
                 continue
             if length > len(room) or kind not in _UNDERSTOOD:
                 raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
-            frames.fill(connection, room[:length])
+            reader.fill(room[:length])
             now = time.monotonic()
             if kind == Kind.BYE:
                 raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
