@@ -321,9 +321,9 @@ class Giver:
         if began is not None:
             self._blocks(child, shelf, piece, began, length, unit)
         elif spans := child.parts.lacking(piece) if child.parts else []:
-            self.send_piece(child.connection, shelf, piece, spans)
+            self._piece(child.connection, shelf, piece, spans)
         elif not child.blocks or length <= unit:
-            self.send_piece(child.connection, shelf, piece)
+            self._piece(child.connection, shelf, piece)
         else:
             data = os.pread(shelf.handle, length, piece * shelf.piece_size)
             if len(data) != length:
@@ -368,7 +368,7 @@ class Giver:
         connection.sendall(HEADER.pack(Kind.BEAT if stands else Kind.WAIT, len(book), 0))
         return now
 
-    def send_piece(
+    def _piece(
         self, connection: socket.socket, shelf: Shelf, piece: int, spans: Sequence[tuple[int, int]] = ()
     ) -> None:
         """Send one piece from the file, or the spans (offset, length) of it that the child lacks."""
