@@ -18,7 +18,7 @@ class FetchStats:
 
     name: what was fetched, as it was published; empty for a file of a node. seconds: from the call until the file was
     there, digest checked; verify_seconds: the part of them that the digest took. first_byte_seconds: from the call
-    until the first right bytes came; 0 when none had to. bytes_total: the file's size. bytes_had: of it, there and right
+    until the first right byte; 0 when none had to come. bytes_total: the file's size. bytes_had: of it, there and right
     before, or taken from older versions; bytes_filled: the latter. All `bytes_from_*` are payload that was received:
     swarm (chain and mesh) and http are the head's two ways of giving, peers maps each other machine's address to what
     it gave. bytes_failed: those of them that were thrown away because a digest was wrong, so that had + from_head +
