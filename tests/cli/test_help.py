@@ -55,6 +55,14 @@ def test_every_option_is_explained(path: tuple[str, ...]) -> None:
         assert parameter.help, parameter.name
 
 
+@pytest.mark.parametrize("path", ALL, ids=IDS)
+def test_arguments_are_written_as_the_reference_has_them(path: tuple[str, ...]) -> None:
+    for parameter in ALL[path].params:
+        if parameter.param_type_name == "argument":
+            assert parameter.metavar, parameter.name
+            assert parameter.metavar == parameter.metavar.upper()
+
+
 @pytest.mark.parametrize("name", LISTINGS)
 def test_every_listing_has_json(name: str) -> None:
     assert "--json" in options(ALL[tuple(name.split())])

@@ -39,7 +39,7 @@ Reference = Annotated[
 def build(
     client: Client,
     name: ImageName,
-    recipe: Annotated[Path, typer.Argument(help="The recipe file.", dir_okay=False)],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe file.", dir_okay=False)],
     tag: Annotated[str, typer.Option(help="The name for this version.")] = "latest",
     on: Annotated[
         str, typer.Option("--on", metavar="[USER@]HOST", help="Build on this machine, which the head reaches by SSH.")
@@ -232,11 +232,13 @@ def _verify_all(client: Client, *, as_json: bool) -> None:
 def tag_version(
     client: Client,
     name: ImageName,
-    tag: Annotated[str, typer.Argument(help="The tag to set or move.", autocompletion=complete.tags)],
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="The tag to set or move.", autocompletion=complete.tags)],
     version: Annotated[
         str,
         typer.Argument(
-            help="A version: another tag, or the first digits of its id.", autocompletion=complete.tags_and_ids
+            metavar="VERSION",
+            help="A version: another tag, or the first digits of its id.",
+            autocompletion=complete.tags_and_ids,
         ),
     ],
     as_json: Json = False,
@@ -275,7 +277,7 @@ def _in_order(versions: tuple[types.Version, ...], tag: str, version: str) -> tu
 def remove_tag(
     client: Client,
     name: ImageName,
-    tag: Annotated[str, typer.Argument(help="The tag.", autocompletion=complete.tags)],
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="The tag.", autocompletion=complete.tags)],
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:

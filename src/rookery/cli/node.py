@@ -140,7 +140,7 @@ def set_nodes(
 def rename(
     client: Client,
     node: OneNode,
-    name: Annotated[str, typer.Argument(help="Its new name.")],
+    name: Annotated[str, typer.Argument(metavar="NEW-NAME", help="Its new name.")],
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,

@@ -300,8 +300,7 @@ class Giver:
                 child.connection.shutdown(socket.SHUT_WR)
                 return
             for growth in book.growing():
-                if self._growth(child, shelf, growth):
-                    probe_until = 0.0
+                self._growth(child, shelf, growth)
             now = time.monotonic()
             if now < probe_until and padded < PROBE_BYTES:
                 self.allowance.take(len(PAD))
@@ -332,20 +331,17 @@ class Giver:
             self._blocks(child, shelf, piece, 0, length, unit)
         child.pieces += 1
 
-    def _growth(self, child: Child, shelf: Shelf, growth: Growth) -> bool:
-        """Send what is new of a piece that grows; whether there was something."""
+    def _growth(self, child: Child, shelf: Shelf, growth: Growth) -> None:
+        """Send what is new of a piece that grows."""
         piece = growth.piece
         if not child.blocks or not child.wanted[piece] or (child.parts and child.parts.lacking(piece)):
-            return False
+            return
         if piece not in child.begun:
             self._leaves(child, piece, growth.leaves)
             child.begun[piece] = 0
-        began = child.begun[piece]
-        if growth.ready <= began:
-            return False
-        self._blocks(child, shelf, piece, began, growth.ready, child.unit())
-        child.begun[piece] = growth.ready
-        return True
+        if growth.ready > child.begun[piece]:
+            self._blocks(child, shelf, piece, child.begun[piece], growth.ready, child.unit())
+            child.begun[piece] = growth.ready
 
     def _leaves(self, child: Child, piece: int, leaves: bytes) -> None:
         self.allowance.take(len(leaves))
