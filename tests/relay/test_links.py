@@ -532,3 +532,17 @@ def test_a_piece_whose_end_comes_later_is_taken_at_once(room: Room, content: Con
     began = time.monotonic()
     wait_until(lambda: node.book.has(0), "it came")
     assert time.monotonic() - began < taker.SILENT / 2
+
+
+def test_a_slow_parent_is_not_silent(room: Room, content: Content, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taker, "SILENT", 0.5)
+
+    def say(connection: socket.socket) -> None:
+        connection.sendall(HEADER.pack(Kind.PIECE, 0, PIECE))
+        for place in range(0, PIECE, PIECE // 8):
+            time.sleep(0.2)
+            connection.sendall(content.piece(0)[place : place + PIECE // 8])
+
+    node = room.node(content)
+    room.take(node, room.speaker(say))
+    wait_until(lambda: node.book.has(0), "it came, in three times the patience")

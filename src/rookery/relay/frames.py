@@ -125,12 +125,13 @@ class Reader:
             # One may not be in a receive while the mark is set: what that has taken already does not count for it, and
             # it sleeps on when all that comes is there.
             self._mark(min(len(room) - got, LOW_WATER))
-            if not self._news.poll(self._patience):
-                raise TimeoutError("nothing came")
+            ready = self._news.poll(self._patience)
             try:
                 count = self._connection.recv_into(room[got:], 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                continue  # poll(2): it may say so although nothing is there
+                if ready:
+                    continue  # poll(2): it may say so although nothing is there
+                raise TimeoutError("nothing came") from None
             if not count:
                 raise ConnectionResetError("the other side hung up")
             got += count
