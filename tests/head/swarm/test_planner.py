@@ -397,3 +397,22 @@ def test_a_swarm_that_nobody_is_in_any_more_is_forgotten() -> None:
 
 def test_a_line_stays_within_its_limit() -> None:
     assert LONGEST // planner.SEGMENT == STRIPES
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_is_put_at_the_end_of_trees_takes_from_tails_that_have_room(seed: int) -> None:
+    dice = random.Random(seed)
+    crowd = Crowd(segment=2)
+    crowd.join(16)
+    for number in range(16):
+        crowd.ask(number, pieces=TOTAL // 2)  # nothing is arranged anew from here on
+    for number in dice.sample(range(16), 5):
+        lost = name(number)
+        children = [n for n in range(16) if lost in {crowd.swarm.parent(name(n), s) for s in range(STRIPES)}]
+        for child in children:
+            crowd.ask(child, pieces=TOTAL // 2, lost=(lost,))  # a cable that was out for a moment
+        crowd.ask(number, pieces=TOTAL // 2)
+        crowd.check()
+        feeds = Counter(source for segment in crowd.swarm.waves[-1].segments for source in segment.sources)
+        assert feeds[ROOT] == STRIPES, "one copy leaves the head"
+        assert max(feeds.values()) <= STRIPES

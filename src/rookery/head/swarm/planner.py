@@ -16,6 +16,7 @@ Pure: no clock, no I/O; the caller gives the time, and lets one call in at a tim
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -298,7 +299,7 @@ class Swarm:
                     segment.sources = [fast[-1].members[-1]] * STRIPES
 
     def _append(self, wave: Wave, member: Member, line: Sequence[Segment]) -> None:
-        """At the end of a segment of its rack that feeds nobody, else behind some tail that feeds nobody."""
+        """At the end of a segment of its rack that feeds nobody, else behind tails that have room."""
         sources = {source for segment in wave.segments if not segment.slow for source in segment.sources}
         for segment in reversed(line):
             if segment.members and (segment.slow or segment.members[-1] not in sources):
@@ -306,15 +307,53 @@ class Swarm:
                 self._place[member.endpoint] = wave, segment
                 return
         slow = member.slow or member.banned
-        tails = [s.members[-1] for s in wave.segments if s.members and not s.slow]
-        free = [tail for tail in tails if tail not in sources and not self.members[tail].banned]
         if slow and (late := [s for s in wave.segments if s.slow and s.members]):
-            free = [late[-1].members[-1]]
-        source = free[-1] if free else wave.root
-        room = Segment(member.rack, slow, [source] * STRIPES, [member.endpoint])
+            behind = [late[-1].members[-1]] * STRIPES
+        else:
+            behind = self._spare(wave)
+        room = Segment(member.rack, slow, behind, [member.endpoint])
         fast = sum(not segment.slow for segment in wave.segments)
         wave.segments.insert(len(wave.segments) if slow else fast, room)
         self._place[member.endpoint] = wave, room
+
+    def _spare(self, wave: Wave) -> list[str]:
+        """By stripe, a tail whose wire has room: the last that feeds nobody, for all; else those that feed the fewest;
+        the root where each feeds all that it can."""
+        feeding, tails = self._feeding(wave)
+        if idle := [tail for tail in tails if not feeding[tail]]:
+            return idle[:1] * STRIPES
+        found: list[str] = []
+        for _ in range(STRIPES):
+            free = [tail for tail in tails if feeding[tail] < STRIPES]
+            found.append(min(free, key=feeding.__getitem__, default=wave.root))
+            feeding[found[-1]] += 1
+        return found
+
+    def _feeding(self, wave: Wave) -> tuple[Counter[str], list[str]]:
+        """How many stripes each source feeds to segments, and the tails that may feed, the last one first."""
+        fast = [segment for segment in wave.segments if not segment.slow and segment.members]
+        tails = [segment.members[-1] for segment in reversed(fast)]
+        fed = Counter(source for segment in fast for source in segment.sources)
+        return fed, [tail for tail in tails if not self.members[tail].banned]
+
+    def _relieve(self, wave: Wave, orphans: Sequence[tuple[Segment, int]]) -> None:
+        """Of segments whose source is lost, those that its own source has no room for go behind a tail that has."""
+        for segment, stripe in orphans:
+            feeding, tails = self._feeding(wave)
+            if feeding[segment.sources[stripe]] <= STRIPES or segment.slow:
+                continue
+            free = [tail for tail in tails if feeding[tail] < STRIPES and not self._hangs(tail, segment, stripe)]
+            if free:
+                segment.sources[stripe] = min(free, key=feeding.__getitem__)
+
+    def _hangs(self, endpoint: str, segment: Segment, stripe: int) -> bool:
+        """Whether a member gets a stripe by way of a segment."""
+        while endpoint in self._place:
+            _, at = self._place[endpoint]
+            if at is segment:
+                return True
+            endpoint = at.sources[stripe]
+        return False
 
     def _to_the_end(self, member: Member) -> None:
         self._unplace(member.endpoint)
@@ -334,15 +373,17 @@ class Swarm:
         at = segment.members.index(endpoint)
         before = [segment.members[at - 1]] * STRIPES if at else list(segment.sources)
         del segment.members[at]
-        self._replace(wave, endpoint, before)
+        orphans = self._replace(wave, endpoint, before)
         if not segment.members:
             wave.segments.remove(segment)
+            self._relieve(wave, orphans)
 
-    def _replace(self, wave: Wave, endpoint: str, before: Sequence[str]) -> None:
-        for segment in wave.segments:
-            for stripe, source in enumerate(segment.sources):
-                if source == endpoint:
-                    segment.sources[stripe] = before[stripe]
+    def _replace(self, wave: Wave, endpoint: str, before: Sequence[str]) -> list[tuple[Segment, int]]:
+        """Put others in the place of a source; the segments and stripes that it fed."""
+        found = [(one, stripe) for one in wave.segments for stripe in range(STRIPES) if one.sources[stripe] == endpoint]
+        for segment, stripe in found:
+            segment.sources[stripe] = before[stripe]
+        return found
 
     def _giver_for(self, rack: str, but: str = "") -> str:
         """Behind whom a wave begins: a member that is done and stands nowhere, of the same rack if there is one, else
