@@ -16,7 +16,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.relay import frames
 from rookery.relay.frames import HEADER, Kind
 from rookery.relay.giver import Giver
-from rookery.relay.growing import Growing
+from rookery.relay.incoming import Incoming
 from rookery.relay.taker import join, take_metadata
 
 LOOPBACK = "127.0.0.1"
@@ -37,15 +37,15 @@ def endpoint(giver: Giver) -> str:
 
 
 def test_a_torrent_comes_whole(giver: Giver) -> None:
-    giver.put_metadata(SHA, Growing(TORRENT), KEY)
-    torrent = Growing()
+    giver.put_metadata(SHA, Incoming(TORRENT), KEY)
+    torrent = Incoming()
     take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
     assert torrent.whole
     assert torrent.content() == TORRENT
 
 
 def test_what_is_there_is_passed_on_before_the_rest_has_come(giver: Giver) -> None:
-    above, below = Growing(), Growing()
+    above, below = Incoming(), Incoming()
     giver.put_metadata(SHA, above, KEY)
     thread = threading.Thread(target=take_metadata, args=(endpoint(giver), SHA, KEY, below, MOST, 30))
     thread.start()
@@ -60,25 +60,25 @@ def test_what_is_there_is_passed_on_before_the_rest_has_come(giver: Giver) -> No
 
 def test_a_child_may_be_there_before_its_parent_knows_anything(giver: Giver) -> None:
     giver.expect(SHA)
-    torrent = Growing()
+    torrent = Incoming()
     thread = threading.Thread(target=take_metadata, args=(endpoint(giver), SHA, KEY, torrent, MOST, 30))
     thread.start()
-    giver.put_metadata(SHA, Growing(TORRENT), KEY)
+    giver.put_metadata(SHA, Incoming(TORRENT), KEY)
     thread.join(20)
     assert torrent.content() == TORRENT
 
 
 def test_another_parent_goes_on_where_the_first_broke_off(giver: Giver) -> None:
-    half = Growing()
+    half = Incoming()
     half.add(0, TORRENT[:5000], len(TORRENT))
     half.close()
     giver.put_metadata(SHA, half, KEY)
-    torrent = Growing()
+    torrent = Incoming()
     with pytest.raises(RookeryError) as caught:
         take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert len(torrent) == 5000
-    giver.put_metadata(SHA, Growing(TORRENT), KEY)
+    giver.put_metadata(SHA, Incoming(TORRENT), KEY)
     take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
     assert torrent.content() == TORRENT
 
@@ -86,20 +86,20 @@ def test_another_parent_goes_on_where_the_first_broke_off(giver: Giver) -> None:
 @pytest.mark.parametrize("known", [True, False])
 def test_who_does_not_know_the_key_gets_nothing(giver: Giver, known: bool) -> None:
     if known:
-        giver.put_metadata(SHA, Growing(TORRENT), KEY)
-    torrent = Growing()
+        giver.put_metadata(SHA, Incoming(TORRENT), KEY)
+    torrent = Incoming()
     with pytest.raises(RookeryError, match="not given here"):
         take_metadata(endpoint(giver), SHA, "00" * 32, torrent, MOST, 10)
     assert len(torrent) == 0
 
 
 def test_a_closing_parent_lets_its_children_go(giver: Giver) -> None:
-    giver.put_metadata(SHA, Growing(), KEY)
+    giver.put_metadata(SHA, Incoming(), KEY)
     errors: list[RookeryError] = []
 
     def take() -> None:
         try:
-            take_metadata(endpoint(giver), SHA, KEY, Growing(), MOST, 60)
+            take_metadata(endpoint(giver), SHA, KEY, Incoming(), MOST, 60)
         except RookeryError as error:
             errors.append(error)
 
@@ -132,21 +132,21 @@ def test_a_parent_that_speaks_nonsense_is_refused(frame: bytes) -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(RookeryError) as caught:
-            take_metadata(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Growing(), MOST, 10)
+            take_metadata(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Incoming(), MOST, 10)
         thread.join(20)
     assert caught.value.kind is ErrorKind.INVALID
 
 
 def test_a_parent_that_says_nothing_is_left() -> None:
     with socket.create_server((LOOPBACK, 0)) as listener, pytest.raises(RookeryError) as caught:
-        take_metadata(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Growing(), MOST, 10)
+        take_metadata(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Incoming(), MOST, 10)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=20))
 def test_parts_may_overlap_and_leave_no_hole(parts: list[tuple[int, int]]) -> None:
     whole = bytes(range(50))
-    growing = Growing()
+    growing = Incoming()
     for first, end in parts:
         growing.add(first, whole[first:end], len(whole))
         assert growing.content() == whole[: len(growing)]

@@ -23,7 +23,6 @@ from rookery.errors import ErrorKind, RookeryError
 MAGIC = b"RKR1"
 HEADER = struct.Struct(">III")
 _LENGTH = struct.Struct(">I")
-_TIMEVAL = struct.Struct("ll")
 MOST_HELLO = 1 << 20  # bytes: a bitmap of 8 million pieces
 LOW_WATER = 64 << 10  # bytes; in the middle of a piece a reader is woken for no less
 RELAY_PORT = 8473  # of nodes and of the head
@@ -146,7 +145,7 @@ def patience(connection: socket.socket, receive: float, send: float) -> None:
     call a poll and another one.)"""
     for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
         whole = int(seconds)
-        connection.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, int((seconds - whole) * 1e6)))
+        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
 
 
 def mark(connection: socket.socket) -> None:

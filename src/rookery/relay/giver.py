@@ -18,7 +18,7 @@ from rookery.log import logger
 from rookery.relay import frames
 from rookery.relay.book import Book, Growth, from_bitmap
 from rookery.relay.frames import HEADER, Kind
-from rookery.relay.growing import Growing
+from rookery.relay.incoming import Incoming
 from rookery.relay.parts import Parts
 from rookery.wire import merkle
 from rookery.wire.engine import BLOCK
@@ -121,7 +121,7 @@ class Giver:
         self._lock = threading.Condition()
         self._shelves: dict[str, Shelf] = {}
         self._expected: set[str] = set()
-        self._metadata: dict[str, tuple[Growing, str]] = {}  # with the key that children must show
+        self._metadata: dict[str, tuple[Incoming, str]] = {}  # with the key that children must show
         self._connections: set[socket.socket] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
@@ -142,7 +142,7 @@ class Giver:
         if former is not None:
             self._clear(former)
 
-    def put_metadata(self, sha256: str, metadata: Growing, key: str) -> None:
+    def put_metadata(self, sha256: str, metadata: Incoming, key: str) -> None:
         """Give a blob's torrent, or its chunk index under the digest of that, from now on, as far as it is there; a
         former one is given no more."""
         with self._lock:
@@ -186,9 +186,9 @@ class Giver:
             self._closing = True
             self._lock.notify_all()
             connections, shelves = list(self._connections), list(self._shelves.values())
-            metadata = [growing for growing, _ in self._metadata.values()]
-        for growing in metadata:
-            growing.close()
+            metadata = [incoming for incoming, _ in self._metadata.values()]
+        for incoming in metadata:
+            incoming.close()
         for shelf in shelves:
             self._clear(shelf)
         for connection in (self._listener, *connections):

@@ -15,7 +15,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.relay import frames
 from rookery.relay.book import Book, Growth
 from rookery.relay.frames import HEADER, Greeting, Kind
-from rookery.relay.growing import Growing
+from rookery.relay.incoming import Incoming
 from rookery.relay.parts import Parts
 
 CONNECT = 2.0  # s
@@ -29,6 +29,7 @@ _UNDERSTOOD = (Kind.PIECE, Kind.PART, Kind.PAD, Kind.BYE, Kind.LEAVES, Kind.BLOC
 
 OnPiece = Callable[[int, memoryview], bool]
 OnPart = Callable[[int, memoryview, list[tuple[int, int]]], bool]
+OnLeaves = Callable[[int, bytes], bool]
 OnGrowth = Callable[[Growth, memoryview], bool]
 
 
@@ -53,9 +54,9 @@ class Taker:
     on_piece(piece, data) is called for each piece from that thread; False says that its digest is wrong, and ends the
     connection. length: bytes of a piece. parts: of which pieces some blocks are there; on_part(piece, data, spans) is
     called when the others came, and False ends the connection without blame: our own blocks may be the wrong ones.
-    on_growth(growth, data) is called for a piece that comes in blocks: first with its leaves and no data, then with the
-    data behind the first `ready` bytes; False says that they are wrong. When it has ended, `error` says why (None: the
-    parent has no more to give).
+    on_leaves(piece, leaves) is called for a piece that comes in blocks, then on_growth(growth, data) with what comes
+    behind the first `ready` bytes; False of either says that it is wrong. When it has ended, `error` says why (None:
+    the parent has no more to give).
     """
 
     def __init__(
@@ -67,13 +68,14 @@ class Taker:
         on_piece: OnPiece,
         parts: Parts | None = None,
         on_part: OnPart | None = None,
+        on_leaves: OnLeaves | None = None,
         on_growth: OnGrowth | None = None,
     ) -> None:
         self.endpoint, self.taken = endpoint, Taken()
         self.error: RookeryError | None = None
         self._greeting, self._book, self._length, self._on_piece = greeting, book, length, on_piece
         self._parts = parts.copy() if parts and on_part else None
-        self._on_part, self._on_growth = on_part, on_growth
+        self._on_part, self._on_leaves, self._on_growth = on_part, on_leaves, on_growth
         self._growing: dict[int, Growth] = {}
         self._connection: socket.socket | None = None
         self._stopping = False
@@ -174,12 +176,11 @@ class Taker:
         self.taken.last = now
 
     def _leaves(self, piece: int, leaves: bytes) -> None:
-        if self._on_growth is None or piece >= self._book.pieces or len(self._growing) >= MOST_GROWING:
+        if self._on_leaves is None or piece >= self._book.pieces or len(self._growing) >= MOST_GROWING:
             raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
-        growth = Growth(piece, leaves)
-        if not self._on_growth(growth, memoryview(b"")):
+        if not self._on_leaves(piece, leaves):
             raise GarbageError(f"{self.endpoint} gave wrong digests of piece {piece}", kind=ErrorKind.CORRUPT)
-        self._growing[piece] = growth
+        self._growing[piece] = Growth(piece, leaves)
 
     def _blocks(self, piece: int, data: memoryview, now: float) -> None:
         growth = self._growing.get(piece)
@@ -208,7 +209,7 @@ class Taker:
         return all(self._book.has(piece) for piece in range(first, self._book.pieces, step))
 
 
-def take_metadata(endpoint: str, sha256: str, key: str, to: Growing, most: int, seconds: float) -> None:
+def take_metadata(endpoint: str, sha256: str, key: str, to: Incoming, most: int, seconds: float) -> None:
     """Take a blob's torrent (`sha256` is the blob's), or a chunk index (its own), from a parent into `to`, from where
     that stands, for `seconds` at most.
 

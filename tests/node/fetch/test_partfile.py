@@ -86,6 +86,7 @@ class Node:
             partial(self.file.piece, PARENT),
             self.start.parts,
             partial(self.file.part, PARENT),
+            partial(self.file.leaves, PARENT) if self.blocks else None,
             partial(self.file.growth, PARENT) if self.blocks else None,
         )
 

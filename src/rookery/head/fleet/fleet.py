@@ -32,11 +32,6 @@ NEW_TICKET = "'rookery ticket NAME' on that head prints a new one"
 HOSTS_SECONDS = 1.0
 
 
-def unknown_ticket() -> RookeryError:
-    """What whoever fetches with a bad ticket is told."""
-    return RookeryError("the ticket is not known or has expired", kind=ErrorKind.UNAUTHORIZED, hint=NEW_TICKET)
-
-
 @dataclass(frozen=True)
 class Boot:
     """The answer to a machine's firmware. script: for iPXE. node: whose machine it is. files: what it boots, None when
@@ -181,7 +176,8 @@ class Fleet:
         except RookeryError as error:
             if error.kind is not ErrorKind.UNAUTHORIZED:
                 raise
-            raise unknown_ticket() from error
+            message = "the ticket is not known or has expired"
+            raise RookeryError(message, kind=ErrorKind.UNAUTHORIZED, hint=NEW_TICKET) from error
         version = self._catalog.resolve(reference)
         if credential.kind == Kind.OPERATOR:
             secret = self._credentials.ticket(version.id, TICKET_SECONDS)

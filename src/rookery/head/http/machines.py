@@ -14,7 +14,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.head.boot import answer as scripts
 from rookery.head.boot import loaders
 from rookery.head.fleet.credentials import Kind
-from rookery.head.fleet.fleet import NEW_TICKET, unknown_ticket
+from rookery.head.fleet.fleet import NEW_TICKET
 from rookery.head.http.blobs import send_file
 from rookery.head.http.bodies import answer, body
 from rookery.head.http.guard import Fresh, Guard, bearer
@@ -39,12 +39,10 @@ class FetchOffers:
     async def get(self, reference: str, secret: str) -> FetchOffer:
         """Raises RookeryError as `Fleet.offer`."""
         try:
-            access = await self._guard.access(secret)
-        except RookeryError as error:
-            if error.kind is not ErrorKind.UNAUTHORIZED:
-                raise
-            raise unknown_ticket() from error
-        if access.credential.kind == Kind.TICKET:
+            kind = (await self._guard.access(secret)).credential.kind
+        except RookeryError:
+            kind = None  # the fleet says what is wrong with it
+        if kind == Kind.TICKET:
             return await self._known.get(f"{secret}\n{reference}")
         return await run_in_threadpool(self._fleet.offer, reference, secret)
 

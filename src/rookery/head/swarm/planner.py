@@ -300,9 +300,9 @@ class Swarm:
 
     def _append(self, wave: Wave, member: Member, line: Sequence[Segment]) -> None:
         """At the end of a segment of its rack that feeds nobody, else behind tails that have room."""
-        sources = {source for segment in wave.segments if not segment.slow for source in segment.sources}
+        feeding, _ = self._feeding(wave)
         for segment in reversed(line):
-            if segment.members and (segment.slow or segment.members[-1] not in sources):
+            if segment.members and (segment.slow or not feeding[segment.members[-1]]):
                 segment.members.append(member.endpoint)
                 self._place[member.endpoint] = wave, segment
                 return

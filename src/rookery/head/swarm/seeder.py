@@ -25,7 +25,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
-from rookery.relay.growing import Growing
+from rookery.relay.incoming import Incoming
 from rookery.wire import engine
 from rookery.wire.torrents import v1_form
 
@@ -200,11 +200,11 @@ class Seeder:
         if self._relay is not None:
             book, key = Book(seeded.pieces, complete=True), self._key_for(seeded.sha256)
             shelf = Shelf(path, info.total_size(), info.piece_length(), book, key)
-            self._relay.put_metadata(seeded.sha256, Growing(torrent), key)
+            self._relay.put_metadata(seeded.sha256, Incoming(torrent), key)
             with contextlib.suppress(FileNotFoundError):
                 index = path.with_name(f"{path.name}.chunks").read_bytes()
                 seeded.index = hashlib.sha256(index).hexdigest()
-                self._relay.put_metadata(seeded.index, Growing(index), key)
+                self._relay.put_metadata(seeded.index, Incoming(index), key)
             self._relay.put(seeded.sha256, shelf)
 
     def _running(self) -> lt.session:

@@ -296,6 +296,7 @@ class Chain:
             partial(file.piece, origin),
             self._start.parts,
             partial(file.part, origin),
+            partial(file.leaves, origin),
             partial(file.growth, origin),
         )
 

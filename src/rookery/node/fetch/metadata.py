@@ -19,7 +19,7 @@ from rookery.node.fetch.loop import cancelled
 from rookery.node.fetch.metainfo import MAX_TORRENT, Metainfo, open_torrent
 from rookery.node.fetch.ranges import get
 from rookery.relay.giver import Giver
-from rookery.relay.growing import Growing
+from rookery.relay.incoming import Incoming
 from rookery.relay.taker import take_metadata
 from rookery.wire import routes
 from rookery.wire.chunks import MAX_INDEX
@@ -38,7 +38,7 @@ class Metadata:
 
     def __init__(self, blob: Blob, source: Source, torrent: bytes) -> None:
         self._blob, self._source = blob, source
-        self._torrent, self._index = Growing(torrent), Growing()
+        self._torrent, self._index = Incoming(torrent), Incoming()
         self._wants_index = False
         self._opened: Metainfo | None = None
 
@@ -84,7 +84,7 @@ class Metadata:
                 return
             except RookeryError as error:
                 log.warning("the torrent that came down the chain is not right: %s", error)
-        self._torrent = Growing(get_torrent(self._blob, self._source, stop))
+        self._torrent = Incoming(get_torrent(self._blob, self._source, stop))
         if giver is not None and place is not None:
             giver.put_metadata(self._blob.sha256, self._torrent, place.key)
 
@@ -93,9 +93,9 @@ class Metadata:
         taken = self._take(place, wanted, self._index, MAX_INDEX, stop)
         if not taken or hashlib.sha256(self._index.content()).hexdigest() != wanted:
             self._index.close()
-            self._index, self._wants_index = Growing(), False
+            self._index, self._wants_index = Incoming(), False
 
-    def _take(self, place: Place | None, digest: str, to: Growing, most: int, stop: threading.Event) -> bool:
+    def _take(self, place: Place | None, digest: str, to: Incoming, most: int, stop: threading.Event) -> bool:
         """Take what a parent has under `digest`; whether all of it came."""
         if place is None:
             return False

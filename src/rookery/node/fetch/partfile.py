@@ -118,24 +118,25 @@ class PartFile:
             self._has(piece, now)
         return True
 
+    def leaves(self, origin: Origin, piece: int, leaves: bytes) -> bool:
+        """The digests of a piece's blocks came; False when they are not what was signed."""
+        right = self._metainfo.are_leaves(piece, leaves)
+        if not right:
+            self._account(origin, 0, time.monotonic(), right=False, blame=True)
+        return right
+
     def growth(self, origin: Origin, growth: Growth, data: memoryview) -> bool:
-        """The leaves of a piece came (no data), or the blocks behind its first `ready` bytes; False when they are not
-        what was signed. It is in the account when it is whole: of a piece that breaks off, nothing counts."""
+        """Came what is behind the first `ready` bytes of a piece; False when it is not what its leaves say. It is in
+        the account when the piece is whole: of one that breaks off, nothing counts."""
         now = time.monotonic()
-        if not data:
-            right = self._metainfo.are_leaves(growth.piece, growth.leaves)
-        else:
-            place = growth.ready // BLOCK * merkle.DIGEST
-            found = merkle.leaves(data)
-            right = growth.ready % BLOCK == 0 and growth.leaves[place : place + len(found)] == found
-        size = self._metainfo.length(growth.piece)
-        ready = growth.ready + len(data)
-        right = right and ready <= size
+        size, ready = self._metainfo.length(growth.piece), growth.ready + len(data)
+        place, found = growth.ready // BLOCK * merkle.DIGEST, merkle.leaves(data)
+        right = growth.ready % BLOCK == 0 and ready <= size and growth.leaves[place : place + len(found)] == found
         if not right or ready == size:
             self._account(origin, ready, now, right=right, blame=True)
         if not right:
             return False
-        if data and not self._book.has(growth.piece):
+        if not self._book.has(growth.piece):
             self._write(growth.piece, growth.ready, data)
             self.first_byte, self.last = self.first_byte or now, now
             if ready < size:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 
 
-class Growing:
+class Incoming:
     """Bytes that come in order. total: how many they will be, 0 while that is not known. Thread-safe.
 
     They are nobody's word until all are there and were compared with what was signed.
