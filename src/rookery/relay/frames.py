@@ -54,8 +54,9 @@ class Kind(IntEnum):
 class Greeting:
     """The JSON of a hello. sha256: of the blob. key: of the chain (64 hex digits). stripe, stripes: only pieces whose
     index is `stripe` modulo `stripes` are wanted. parts: the bitmap of pieces is followed by one of blocks. blocks:
-    pieces may come as LEAVES and BLOCKS. metadata: no pieces are wanted, but the blob's torrent, or the chunk index
-    whose own SHA-256 `sha256` is, from the byte `start` on."""
+    pieces may come as LEAVES and BLOCKS. opening: the first block of piece 0 is there, and left out where that piece
+    comes in blocks. metadata: no pieces are wanted, but the blob's torrent, the chunk index whose own SHA-256
+    `sha256` is, or the opening of which it is the root, from the byte `start` on."""
 
     sha256: str
     key: str
@@ -63,6 +64,7 @@ class Greeting:
     stripes: int = 1
     parts: bool = False
     blocks: bool = False
+    opening: bool = False
     metadata: bool = False
     start: int = 0
 

@@ -65,18 +65,24 @@ class Shelf:
 @dataclass
 class Child:
     """Who is given to over one connection. wanted: by piece, whether it is. parts: which blocks it has of others.
-    blocks: it takes pieces in blocks. begun: of pieces that went out in part, the bytes. pieces: how many went out."""
+    blocks: it takes pieces in blocks. opening: it has the first block of piece 0. begun: of pieces that went out in
+    part, the bytes. pieces: how many went out."""
 
     connection: socket.socket
     wanted: bytearray
     parts: Parts | None
     blocks: bool
+    opening: bool = False
     begun: dict[int, int] = field(default_factory=dict)
     pieces: int = 0
 
     def unit(self) -> int:
         """Bytes of a piece that go out at once: a hop of the chain takes as long as one unit."""
         return BLOCK if self.pieces < FIRST else UNIT
+
+    def start(self, piece: int) -> int:
+        """How much of a piece it has that does not come in parts."""
+        return BLOCK if self.opening and piece == 0 else 0
 
 
 class Allowance:
@@ -143,8 +149,8 @@ class Giver:
             self._clear(former)
 
     def put_metadata(self, sha256: str, metadata: Incoming, key: str) -> None:
-        """Give a blob's torrent, or its chunk index under the digest of that, from now on, as far as it is there; a
-        former one is given no more."""
+        """Give a blob's torrent, its chunk index under the digest of that, or its opening under the pieces root, from
+        now on, as far as it is there; a former one is given no more."""
         with self._lock:
             former = self._metadata.get(sha256)
             self._metadata[sha256] = metadata, key
@@ -234,10 +240,8 @@ class Giver:
                 self._give_metadata(connection, greeting)
                 return
             shelf = self._admit(greeting)
-            child = Child(
-                connection, _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap), blocks=greeting.blocks
-            )
-            self._give(child, shelf)
+            wanted, parts = _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap)
+            self._give(Child(connection, wanted, parts, greeting.blocks, greeting.opening), shelf)
         except RookeryError as error:
             with contextlib.suppress(OSError):
                 reason = str(error).encode()[:500]
@@ -328,7 +332,7 @@ class Giver:
             if len(data) != length:
                 raise _cut()
             self._leaves(child, piece, merkle.leaves(data))
-            self._blocks(child, shelf, piece, 0, length, unit)
+            self._blocks(child, shelf, piece, child.start(piece), length, unit)
         child.pieces += 1
 
     def _growth(self, child: Child, shelf: Shelf, growth: Growth) -> None:
@@ -338,7 +342,7 @@ class Giver:
             return
         if piece not in child.begun:
             self._leaves(child, piece, growth.leaves)
-            child.begun[piece] = 0
+            child.begun[piece] = child.start(piece)
         if growth.ready > child.begun[piece]:
             self._blocks(child, shelf, piece, child.begun[piece], growth.ready, child.unit())
             child.begun[piece] = growth.ready

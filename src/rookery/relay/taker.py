@@ -17,6 +17,7 @@ from rookery.relay.book import Book, Growth
 from rookery.relay.frames import HEADER, Greeting, Kind
 from rookery.relay.incoming import Incoming
 from rookery.relay.parts import Parts
+from rookery.wire.engine import BLOCK
 
 CONNECT = 2.0  # s
 SILENT = 2.0  # s without a frame after which a parent is lost: it says something twice a second
@@ -180,7 +181,10 @@ class Taker:
             raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
         if not self._on_leaves(piece, leaves):
             raise GarbageError(f"{self.endpoint} gave wrong digests of piece {piece}", kind=ErrorKind.CORRUPT)
-        self._growing[piece] = Growth(piece, leaves)
+        begun = BLOCK if self._greeting.opening and piece == 0 else 0
+        growth = self._growing[piece] = Growth(piece, leaves, begun, begun)
+        if begun:
+            self._book.grow(growth)
 
     def _blocks(self, piece: int, data: memoryview, now: float) -> None:
         growth = self._growing.get(piece)
@@ -210,8 +214,8 @@ class Taker:
 
 
 def take_metadata(endpoint: str, sha256: str, key: str, to: Incoming, most: int, seconds: float) -> None:
-    """Take a blob's torrent (`sha256` is the blob's), or a chunk index (its own), from a parent into `to`, from where
-    that stands, for `seconds` at most.
+    """Take a blob's torrent (`sha256` is the blob's), a chunk index (its own) or an opening (the pieces root) from a
+    parent into `to`, from where that stands, for `seconds` at most.
 
     Nothing of it is believed here; only that it has no more than `most` bytes. Raises RookeryError `unavailable` when
     the parent breaks off, or as it says why it does not give.

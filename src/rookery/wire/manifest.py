@@ -58,7 +58,8 @@ class Blob:
     name: file name without a directory. size: bytes. sha256: 64 hex digits of the whole file. info_hash: the torrent's
     v2 info-hash (SHA-256 of the info dictionary, BEP 52; 64 hex digits), or empty for a blob that only HTTP carries.
     info_hash_v1: the info-hash of its v1 form, by which swarms know it (torrents.py; SHA-1, 40 hex digits), or empty.
-    chunks: SHA-256 of its chunk index (wire/chunks.py; 64 hex digits), or empty for a blob without one.
+    chunks: SHA-256 of its chunk index (wire/chunks.py; 64 hex digits), or empty for a blob without one. pieces_root:
+    root of the tree over its blocks (BEP 52's `pieces root`; 64 hex digits), or empty where that was not published.
     """
 
     role: Role
@@ -68,6 +69,7 @@ class Blob:
     info_hash: str = ""
     info_hash_v1: str = ""
     chunks: str = ""
+    pieces_root: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -79,6 +81,8 @@ class Blob:
             raise ValueError(f"v1 info-hash: expected 40 hex digits, got {self.info_hash_v1[:80]!r}")
         if self.chunks:
             require_sha256(self.chunks, "chunk index")
+        if self.pieces_root:
+            require_sha256(self.pieces_root, "pieces root")
 
 
 @dataclass(frozen=True)

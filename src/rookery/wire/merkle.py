@@ -23,11 +23,30 @@ def width(nodes: bytes | bytearray) -> int:
 
 def root(nodes: bytes | bytearray, width: int, filler: bytes = NOTHING) -> bytes:
     """The root of a binary tree over `width` nodes (a power of two), those that are missing being `filler`."""
-    pair, sha256 = 2 * DIGEST, hashlib.sha256
     while width > 1:
-        if len(nodes) % pair:
-            nodes = nodes + filler
-        nodes = b"".join([sha256(nodes[at : at + pair]).digest() for at in range(0, len(nodes), pair)])
-        filler = sha256(filler + filler).digest()
-        width //= 2
+        nodes, filler, width = _above(nodes, filler), hashlib.sha256(filler + filler).digest(), width // 2
     return bytes(nodes) or filler
+
+
+def proof(nodes: bytes | bytearray, width: int, filler: bytes = NOTHING) -> bytes:
+    """What leads from the first node of such a tree to its root: on each level, from below, the node beside it."""
+    found = []
+    while width > 1:
+        found.append(bytes(nodes[DIGEST : 2 * DIGEST]) or filler)
+        nodes, filler, width = _above(nodes, filler), hashlib.sha256(filler + filler).digest(), width // 2
+    return b"".join(found)
+
+
+def climb(node: bytes, proof: bytes) -> bytes:
+    """The root to which a proof leads from a first node."""
+    for at in range(0, len(proof), DIGEST):
+        node = hashlib.sha256(node + proof[at : at + DIGEST]).digest()
+    return node
+
+
+def _above(nodes: bytes | bytearray, filler: bytes) -> bytes:
+    """The nodes of the level above."""
+    pair, sha256 = 2 * DIGEST, hashlib.sha256
+    if len(nodes) % pair:
+        nodes = nodes + filler
+    return b"".join([sha256(nodes[at : at + pair]).digest() for at in range(0, len(nodes), pair)])

@@ -46,8 +46,10 @@ class Feed:
 @dataclass(frozen=True)
 class Place:
     """The head's answer. feeds: every piece is in exactly one of them; none at all when the blob has no chain. key: 64
-    hex digits that the members of this chain show to each other. seconds: when to ask again, if nothing happens."""
+    hex digits that the members of this chain show to each other. seconds: when to ask again, if nothing happens.
+    opener: whom to ask for the blob's opening (relay/opening.py), empty: nobody."""
 
     feeds: Annotated[tuple[Feed, ...], Length(64)]
     key: Annotated[str, Length(64)]
     seconds: Annotated[float, Range(0, 3600)]
+    opener: Annotated[str, Length(64)] = ""

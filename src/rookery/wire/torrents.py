@@ -7,9 +7,30 @@ Everything of the v1 form stands in the hybrid's info dictionary, so the signed 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 _OF_V2 = (b"file tree", b"meta version")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a torrent of one file says of it (BEP 52). size, piece_size: bytes. root: of the tree over its blocks.
+    layer: the roots of its pieces, 32 bytes each."""
+
+    size: int
+    piece_size: int
+    root: bytes
+    layer: bytes
+
+
+def describe(entry: dict[bytes, Any]) -> Described:
+    """The one file of a decoded v2 torrent. Raises KeyError, ValueError or TypeError where there is no such thing;
+    nothing is checked."""
+    info = entry[b"info"]
+    (described,) = info[b"file tree"].values()
+    size, root, piece_size = described[b""][b"length"], described[b""][b"pieces root"], info[b"piece length"]
+    return Described(size, piece_size, root, entry[b"piece layers"][root] if size > piece_size else root)
 
 
 def v1_form(entry: dict[bytes, Any]) -> dict[bytes, Any]:

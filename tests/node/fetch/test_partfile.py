@@ -39,6 +39,7 @@ DATA = os.urandom(SIZE)
 LEAVES = [merkle.leaves(DATA[place : place + PIECE]) for place in range(0, SIZE, PIECE)]
 METAINFO = Metainfo(b"", SIZE, PIECE, b"".join(merkle.root(leaves, PIECE // BLOCK) for leaves in LEAVES))
 PARENT = Origin("10.0.0.1", is_head=False)
+OPENER = Origin("10.0.0.2", is_head=False)
 
 
 def wait_until(true: Callable[[], object], what: str) -> None:
@@ -77,10 +78,16 @@ class Node:
     def right(self) -> bool:
         return self.path.read_bytes() == DATA and self.file.digest() == hashlib.sha256(DATA).hexdigest()
 
+    def open(self) -> None:
+        """The first block is there, from somebody else."""
+        with self.path.open("r+b") as file:
+            file.write(part(0, 0, BLOCK))
+        self.file.opening = OPENER
+
     def take(self, endpoint: str, stripe: int = 0, stripes: int = 1) -> Taker:
         return Taker(
             endpoint,
-            Greeting(SHA, KEY, stripe, stripes),
+            Greeting(SHA, KEY, stripe, stripes, opening=self.file.opening is not None and stripe == 0),
             self.book,
             METAINFO.length,
             partial(self.file.piece, PARENT),
@@ -233,6 +240,50 @@ def test_blocks_are_passed_on_before_their_piece_is_whole(room: Room) -> None:
     wait_until(lambda: third.book.has(3) and late.book.has(3), "the rest came")
     assert third.path.read_bytes()[3 * PIECE : 4 * PIECE] == part(3)
     assert third.ledger.from_peers == PIECE
+
+
+@pytest.mark.parametrize("stripes", [1, 2])
+def test_the_first_block_that_is_there_is_not_sent_again(room: Room, stripes: int) -> None:
+    source, node, child = room.node(tuple(range(PIECES))), room.node(), room.node()
+    node.open()
+    links = [room.take(child, node.endpoint)]
+    links += [room.take(node, source.endpoint, stripe, stripes) for stripe in range(stripes)]
+    assert [ended(link) for link in links] == [None] * (stripes + 1)
+    assert node.right
+    assert child.right
+    assert (source.giver.sent, node.giver.sent) == (SIZE - BLOCK, SIZE)
+    stats = node.ledger.stats(seconds=1.0)
+    assert (stats.bytes_from_peers, stats.bytes_failed, stats.hash_failures) == (SIZE, 0, 0)
+    assert node.ledger.peers[OPENER.address] == BLOCK
+
+
+def test_the_first_block_goes_on_as_soon_as_its_piece_is_known(room: Room) -> None:
+    node, child = room.node(), room.node()
+    node.open()
+    room.take(child, node.endpoint)
+    room.take(node, room.parent(frame(Kind.LEAVES, 0, LEAVES[0]), threading.Event()))
+    wait_until(lambda: child.book.growing() == (Growth(0, LEAVES[0], BLOCK),), "the child has it, too")
+    assert node.book.growing() == (Growth(0, LEAVES[0], BLOCK, BLOCK),)
+
+
+def test_a_first_block_is_kept_when_its_piece_breaks_off(room: Room) -> None:
+    node = room.node()
+    node.open()
+    begun = frame(Kind.LEAVES, 0, LEAVES[0]) + frame(Kind.BLOCKS, 0, part(0, BLOCK, 3 * BLOCK))
+    assert ended(room.take(node, room.parent(begun))) is not None
+    source = room.node(tuple(range(PIECES)))
+    assert ended(room.take(node, source.endpoint)) is None
+    assert node.right
+    assert source.giver.sent == SIZE - BLOCK
+    assert node.ledger.stats(seconds=1.0).bytes_from_peers == SIZE
+
+
+def test_a_first_piece_that_comes_whole_counts_once(room: Room) -> None:
+    node = room.node()
+    node.open()
+    room.take(node, room.parent(frame(Kind.PIECE, 0, part(0)), threading.Event()))
+    wait_until(lambda: node.book.has(0), "it came")
+    assert node.ledger.stats(seconds=1.0).bytes_from_peers == PIECE
 
 
 def test_a_piece_that_breaks_off_comes_from_somebody_else_and_goes_on_where_it_was(room: Room) -> None:

@@ -264,8 +264,10 @@ class Publisher:
                 hint="publish it again when nothing writes to it any more",
             )
         published = [known for known in self._blobs() if known.sha256 == digest and known.info_hash]
-        torrent = self._torrent(part, digest, published, digester.pieces(), on_progress, cancel)
-        return Blob(part.role, part.name, size, digest, *torrent, self._index(digest, published, digester))
+        pieces = digester.pieces()
+        torrent = self._torrent(part, digest, published, pieces, on_progress, cancel)
+        index = self._index(digest, published, digester)
+        return Blob(part.role, part.name, size, digest, *torrent, index, pieces.root.hex())
 
     def _torrent(
         self,

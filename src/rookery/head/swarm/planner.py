@@ -35,6 +35,7 @@ SLOW = 0.4  # a link below this part of the median is slow
 STALLED = 48  # pieces that a member is behind its parent, and keeps a hungry child waiting, before it counts as slow
 PATIENT = 2.0  # s that it must have had its parent for that
 ANCESTORS = 4  # named to a member beside its parent
+FAN = 4  # to how many a member gives the opening: the 64th is 3 steps away, and each sends few bytes for it
 FORGET = 4.0  # a member is forgotten after so many pauses without a word
 
 
@@ -50,7 +51,8 @@ class Asker:
 class Member:
     """One node of a swarm. asks: how often it asked. rate: of its link from its parent, bytes per second, 0 unknown.
     feeding: the rate that its child measured. banned: gave garbage; it gets no children any more. hungry: as it said
-    last. pause: seconds that it was told to wait. told: its parents when it asked last; told_at: since when these."""
+    last. pause: seconds that it was told to wait. told: its parents when it asked last; told_at: since when these.
+    opener: who gives it the opening."""
 
     endpoint: str
     rack: str
@@ -66,6 +68,7 @@ class Member:
     pause: float = 0.0
     told: tuple[str, ...] = ()
     told_at: float = 0.0
+    opener: str = ""
 
     @property
     def complete(self) -> bool:
@@ -85,9 +88,11 @@ class Segment:
 
 @dataclass
 class Wave:
-    """Members that came together. root: whom the first one takes from: the head, or a member that is done."""
+    """Members that came together. root: whom the first one takes from: the head, or a member that is done. openers: who
+    entered while it was young, in order; the first FAN take the blob's opening from the root, each gives it to FAN."""
 
     root: str
+    openers: list[str] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     young: bool = True
 
@@ -259,6 +264,8 @@ class Swarm:
 
     def _enter_young(self, wave: Wave, member: Member, line: Sequence[Segment]) -> None:
         count = wave.size() + 1
+        member.opener = self._opener(wave)
+        wave.openers.append(member.endpoint)
         # One segment for a rack while all are one line: a rack's members stay together, and one copy enters.
         room = next((s for s in line if count <= self._longest or len(s.members) < self._segment), None)
         if room is None:
@@ -275,6 +282,11 @@ class Swarm:
                 segment.sources = [member.endpoint if source == tail else source for source in segment.sources]
         if tail is None or count == self._longest + 1:
             self._arrange(wave)
+
+    def _opener(self, wave: Wave) -> str:
+        """Who gives the opening to the next one that enters."""
+        above = len(wave.openers) // FAN - 1
+        return wave.openers[above] if above >= 0 and wave.openers[above] in self._place else wave.root
 
     def _split(self, wave: Wave) -> None:
         """The line has become too long: cut its segments into short ones."""
@@ -459,7 +471,9 @@ class Planner:
         seconds = max(SETTLE, count / 500) if settling else pause(count)
         if member is not None:
             member.pause = seconds
-        return Place(feeds, key, seconds)
+        # Who has the torrent gets what the chain brings.
+        opener = member.opener if member is not None and not ask.total else ""
+        return Place(feeds, key, seconds, opener)
 
     def forget(self, sha256: str) -> None:
         """A blob is not published any more."""

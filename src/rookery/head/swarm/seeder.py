@@ -23,11 +23,12 @@ import libtorrent as lt
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
+from rookery.relay import opening
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
 from rookery.relay.incoming import Incoming
 from rookery.wire import engine
-from rookery.wire.torrents import v1_form
+from rookery.wire.torrents import describe, v1_form
 
 log = logger(__name__)
 
@@ -58,7 +59,7 @@ class _Seeded:
     checking: bool = False
     checked_at: float = field(default=-math.inf)
     bad: tuple[int, ...] = ()
-    index: str = ""  # SHA-256 of its chunk index
+    beside: list[str] = field(default_factory=list)  # by what its chunk index and its opening are asked for
 
 
 class Seeder:
@@ -137,8 +138,8 @@ class Seeder:
             seeded = self._seeded.pop(info_hash, None)
             if seeded is not None and self._relay is not None:
                 self._relay.take_off(seeded.sha256)
-                if seeded.index:
-                    self._relay.take_off(seeded.index)
+                for name in seeded.beside:
+                    self._relay.take_off(name)
         if seeded is not None:
             session.remove_torrent(seeded.handle)
 
@@ -203,9 +204,19 @@ class Seeder:
             self._relay.put_metadata(seeded.sha256, Incoming(torrent), key)
             with contextlib.suppress(FileNotFoundError):
                 index = path.with_name(f"{path.name}.chunks").read_bytes()
-                seeded.index = hashlib.sha256(index).hexdigest()
-                self._relay.put_metadata(seeded.index, Incoming(index), key)
+                self._put_beside(seeded, hashlib.sha256(index).hexdigest(), index, key)
+            described = describe(cast("dict[bytes, Any]", lt.bdecode(torrent)))
+            with path.open("rb") as file:
+                first = file.read(described.piece_size)
+            begins = opening.dump(first, described.layer, described.size, described.piece_size)
+            if opening.check(begins, described.size, described.root.hex()) is not None:  # the copy may be a bad one
+                self._put_beside(seeded, described.root.hex(), begins, key)
             self._relay.put(seeded.sha256, shelf)
+
+    def _put_beside(self, seeded: _Seeded, name: str, content: bytes, key: str) -> None:
+        assert self._relay is not None
+        self._relay.put_metadata(name, Incoming(content), key)
+        seeded.beside.append(name)
 
     def _running(self) -> lt.session:
         if self._session is None:

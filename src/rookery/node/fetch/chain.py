@@ -22,6 +22,7 @@ from rookery.node.fetch.fill import Start
 from rookery.node.fetch.loop import cancelled
 from rookery.node.fetch.metadata import Metadata
 from rookery.node.fetch.metainfo import Metainfo
+from rookery.node.fetch.opening import Opening
 from rookery.node.fetch.partfile import Origin, PartFile
 from rookery.node.fetch.stats import Ledger
 from rookery.relay import frames
@@ -77,6 +78,7 @@ class Chain:
         self._port, self._rate, self._patience = port, rate, patience or Patience()
         self._address = urlsplit(source.head).hostname or ""
         self._metadata = Metadata(blob, source, torrent)
+        self._opening = Opening(blob, part, self._address)
         self._known: tuple[Metainfo, Start] | None = None
         self.book = Book(0)
         self._asker = Asker(source, blob.sha256, self._how_it_stands)
@@ -110,7 +112,7 @@ class Chain:
     @property
     def first_byte(self) -> float | None:
         """When the first right bytes came (monotonic seconds)."""
-        return self._file.first_byte if self._file is not None else None
+        return self._opening.at or (self._file.first_byte if self._file is not None else None)
 
     @property
     def _metainfo(self) -> Metainfo:
@@ -127,12 +129,15 @@ class Chain:
         """The blob's chunk index, if a parent gave it."""
         return self._metadata.index
 
-    def enter(self, stop: threading.Event, *, index: bool = False) -> Metainfo:
+    def enter(self, stop: threading.Event, *, index: bool = False, fresh: bool = False) -> Metainfo:
         """Take a place, and the torrent from a parent, or from the head where that fails; with `index` the chunk index
-        from a parent, too. Raises RookeryError `cancelled`, `corrupt`, `unavailable`, or as the head answers."""
+        from a parent, too. fresh: the file has nothing yet, and nobody else writes into it. Raises RookeryError
+        `cancelled`, `corrupt`, `unavailable`, or as the head answers."""
         if index:
             self._metadata.want_index()
         place = self._place = self._enter()
+        if place is not None:
+            self._opening.take(place, write=fresh)
         self._metadata.take(place, self._giver, stop)
         if self._known is None:
             metainfo = self._metadata.metainfo
@@ -160,6 +165,7 @@ class Chain:
         if place is None:
             return False
         file = self._file = PartFile(self._part, self._metainfo, self._start, self.book, self._ledger)
+        file.opening = self._opening.settle()
         self._put(self._part, place.key)  # children may be there already
         self._asked = time.monotonic()
         self._asker.start()
@@ -195,6 +201,8 @@ class Chain:
         self.book = Book(metainfo.pieces, complete=True)
         place = self._enter()
         if place is not None:
+            if self._blob.pieces_root:
+                self._opening.read(metainfo, path)
             self._put(path, place.key)
             self._asker.start()
 
@@ -205,6 +213,7 @@ class Chain:
         giver = Giver(everywhere, self._port, self._rate, TRIES)
         giver.expect(self._blob.sha256)
         self._metadata.expect(giver)
+        self._opening.expect(giver)
         self._port = giver.port
         try:
             place = self._asker.once(Ask(self._port, len(self.book), self.book.pieces))
@@ -216,6 +225,7 @@ class Chain:
             giver.close()
             return None
         self._metadata.put(giver, place.key)
+        self._opening.put(giver, place.key)
         self._giver = giver
         return place
 
@@ -235,6 +245,7 @@ class Chain:
 
     def close(self) -> None:
         """Leave the chain."""
+        self._opening.settle()
         self._hang_up()
         self._asker.stop()  # else it could say that we are here when we have said that we go
         if self._giver is not None:
@@ -285,7 +296,8 @@ class Chain:
             if now - self._asked > AGAIN:
                 self._ask(now, hungry=parent is None)
             return
-        greeting = frames.Greeting(self._blob.sha256, self._place.key if self._place else "", *at)
+        key = self._place.key if self._place else ""
+        greeting = frames.Greeting(self._blob.sha256, key, *at, opening=file.opening is not None and feed.stripe == 0)
         address = split(parent)[0]
         origin = Origin(address, address == self._address)
         self._links[at] = Taker(

@@ -262,9 +262,10 @@ class Fetcher:
 
     def _enter(self, chain: Chain, part: Path, olds: Sequence[Path]) -> tuple[Metainfo, Start]:
         """Enter the chain, with what is there already in `part`."""
-        metainfo = chain.enter(self._stop, index=bool(olds) or self._keep)
+        fresh = not olds and not part.exists()
+        metainfo = chain.enter(self._stop, index=bool(olds) or self._keep, fresh=fresh)
         self._index = chain.index
-        if not olds and not part.exists():
+        if fresh:
             return metainfo, Start.empty(metainfo)
         chain.step_out()
         start = self._prepare(metainfo, olds, part)

@@ -17,7 +17,7 @@ from rookery.errors import ErrorKind, RookeryError
 from rookery.wire import merkle
 from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob
-from rookery.wire.torrents import v1_form
+from rookery.wire.torrents import describe, v1_form
 
 MAX_TORRENT = 16 << 20
 
@@ -80,9 +80,8 @@ def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
                 details=f"v2 info-hash signed: {blob.info_hash}\nv2 info-hash of the torrent: {found}",
                 hint="publish the version again; if it happens again, find out who answers in the head's place",
             )
-        (described,) = info[b"file tree"].values()
-        size, root, piece_size = described[b""][b"length"], described[b""][b"pieces root"], info[b"piece length"]
-        layer = whole[b"piece layers"][root] if size > piece_size else root
+        described = describe(whole)
+        size, piece_size, root, layer = described.size, described.piece_size, described.root, described.layer
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise RookeryError(
             f"the torrent of {blob.name} cannot be read: {error or type(error).__name__}", kind=ErrorKind.INVALID
