@@ -41,12 +41,18 @@ BACKLOG = 1024
 FIRST = 4
 UNIT = 1 << 20
 SLICE = 256 << 10  # bytes between two looks at the cap, at most
+# Two stripes that leave over one link are both needed by everybody below, and can only be passed on at half a link's
+# rate: what one is ahead of the other is time lost at the end.
+AHEAD, AHEAD_PIECES = 500, 4  # a stripe waits when it is ahead by that part of all pieces, and by so many
+FAR = 10  # but not when it is ahead by that part of them: the other one came later, or has stood still
+MOVING = 1.0  # s without a byte after which nobody waits for a stripe
+PAUSE = 0.005  # s between two looks while one waits
 
 
 @dataclass
 class Shelf:
     """One blob that is given. path: its file, complete or growing; book: which pieces of it may be given. key: 64 hex
-    digits that children must show."""
+    digits that children must show. striped: the children that take one stripe of it."""
 
     path: Path
     size: int
@@ -55,24 +61,37 @@ class Shelf:
     key: str
     sent: int = 0
     children: int = 0
+    striped: set[Child] = field(default_factory=set)
     handle: int = field(default=-1)
 
     def length(self, piece: int) -> int:
         """Bytes of one piece."""
         return min(self.piece_size, self.size - piece * self.piece_size)
 
+    def is_ahead(self, child: Child, now: float) -> bool:
+        """Whether a child shall wait for another one, which takes another stripe, began when it did, and gets on."""
+        least, most = max(self.book.pieces // AHEAD, AHEAD_PIECES), self.book.pieces // FAR
+        return any(
+            other.stripe != child.stripe and least < other.left - child.left <= most and now - other.moved < MOVING
+            for other in tuple(self.striped)
+        )
 
-@dataclass
+
+@dataclass(eq=False)
 class Child:
     """Who is given to over one connection. wanted: by piece, whether it is. parts: which blocks it has of others.
     blocks: it takes pieces in blocks. opening: it has the first block of piece 0. begun: of pieces that went out in
-    part, the bytes. pieces: how many went out."""
+    part, the bytes. pieces: how many went out. stripe: what of the shelf it takes; left: pieces of it that it lacks;
+    moved: when (monotonic seconds) some of it went out last."""
 
     connection: socket.socket
     wanted: bytearray
     parts: Parts | None
     blocks: bool
     opening: bool = False
+    stripe: int = 0
+    left: int = 0
+    moved: float = 0.0
     begun: dict[int, int] = field(default_factory=dict)
     pieces: int = 0
 
@@ -182,9 +201,10 @@ class Giver:
 
     @property
     def sent(self) -> int:
-        """Bytes of pieces that went out."""
+        """Bytes of blobs that went out."""
         with self._lock:
-            return sum(shelf.sent for shelf in self._shelves.values())
+            opened = sum(metadata.given for metadata, _ in self._metadata.values())
+            return opened + sum(shelf.sent for shelf in self._shelves.values())
 
     def close(self) -> None:
         """Hang up on everybody."""
@@ -231,6 +251,7 @@ class Giver:
 
     def _serve(self, connection: socket.socket) -> None:
         shelf: Shelf | None = None
+        child: Child | None = None
         try:
             frames.patience(connection, 5.0, STALLED)
             frames.mark(connection)
@@ -241,7 +262,10 @@ class Giver:
                 return
             shelf = self._admit(greeting)
             wanted, parts = _wanted(shelf, greeting, bitmap), _parts(shelf, greeting, bitmap)
-            self._give(Child(connection, wanted, parts, greeting.blocks, greeting.opening), shelf)
+            child = Child(connection, wanted, parts, greeting.blocks, greeting.opening, greeting.stripe, sum(wanted))
+            if greeting.stripes > 1:
+                shelf.striped.add(child)
+            self._give(child, shelf)
         except RookeryError as error:
             with contextlib.suppress(OSError):
                 reason = str(error).encode()[:500]
@@ -253,6 +277,8 @@ class Giver:
                 self._connections.discard(connection)
                 if shelf is not None:
                     shelf.children -= 1
+                    if child is not None:
+                        shelf.striped.discard(child)
             connection.close()
             if shelf is not None and shelf.book.closed:
                 self._clear(shelf)
@@ -276,6 +302,8 @@ class Giver:
             self.allowance.take(len(part))
             connection.sendall(HEADER.pack(Kind.METADATA, metadata.total, len(part)) + part)
             place += len(part)
+        with self._lock:
+            metadata.given += metadata.payload
 
     def _admit(self, greeting: frames.Greeting) -> Shelf:
         with self._lock:
@@ -289,7 +317,7 @@ class Giver:
 
     def _give(self, child: Child, shelf: Shelf) -> None:
         """Send what is wanted in the order in which it came to us, until the child has it all or goes away."""
-        book, left, cursor, beats = shelf.book, sum(child.wanted), 0, -1
+        book, cursor, beats = shelf.book, 0, -1
         probe_until, padded, beaten = time.monotonic() + PROBE_SECONDS, 0, 0.0
         while not book.closed:
             news = book.news
@@ -297,10 +325,12 @@ class Giver:
                 piece = book.at(cursor)
                 cursor += 1
                 if child.wanted[piece]:
+                    while shelf.striped and shelf.is_ahead(child, time.monotonic()) and not book.closed:
+                        time.sleep(PAUSE)
                     self._whole(child, shelf, piece)
-                    left -= 1
+                    child.left, child.moved = child.left - 1, time.monotonic()
                     beaten = self._beat(child.connection, book, beaten)
-            if not left:
+            if not child.left:
                 child.connection.shutdown(socket.SHUT_WR)
                 return
             for growth in book.growing():
@@ -357,6 +387,7 @@ class Giver:
             count = min(unit, end - place)
             child.connection.sendall(HEADER.pack(Kind.BLOCKS, piece, count), socket.MSG_MORE)
             self.send(child.connection, shelf, piece * shelf.piece_size + place, count)
+            child.moved = time.monotonic()
 
     @staticmethod
     def _beat(connection: socket.socket, book: Book, beaten: float) -> float:

@@ -7,12 +7,14 @@ import threading
 
 
 class Incoming:
-    """Bytes that come in order. total: how many they will be, 0 while that is not known. Thread-safe.
+    """Bytes that come in order. total: how many they will be, 0 while that is not known. payload: of these, bytes of
+    the blob itself (an opening has some); given: of such, how many went out to others. Thread-safe.
 
     They are nobody's word until all are there and were compared with what was signed.
     """
 
-    def __init__(self, whole: bytes = b"") -> None:
+    def __init__(self, whole: bytes = b"", payload: int = 0) -> None:
+        self.payload, self.given = payload, 0
         self._held = bytearray(whole)
         self._total = len(whole)
         self._news = threading.Condition()

@@ -59,7 +59,7 @@ class _Seeded:
     checking: bool = False
     checked_at: float = field(default=-math.inf)
     bad: tuple[int, ...] = ()
-    beside: list[str] = field(default_factory=list)  # by what its chunk index and its opening are asked for
+    beside: dict[str, Incoming] = field(default_factory=dict)  # chunk index and opening, by what they are asked for
 
 
 class Seeder:
@@ -174,7 +174,8 @@ class Seeder:
             status = seeded.handle.status()
             sent, peers = status.total_payload_upload, status.num_peers
             if self._relay and (shelf := self._relay.shelf(seeded.sha256)):
-                sent, peers = sent + shelf.sent, peers + shelf.children
+                sent += shelf.sent + sum(one.given for one in seeded.beside.values())
+                peers += shelf.children
             found.append(Given(seeded.sha256, seeded.info_hash, sent, peers, seeded.bad))
         return tuple(found)
 
@@ -204,19 +205,20 @@ class Seeder:
             self._relay.put_metadata(seeded.sha256, Incoming(torrent), key)
             with contextlib.suppress(FileNotFoundError):
                 index = path.with_name(f"{path.name}.chunks").read_bytes()
-                self._put_beside(seeded, hashlib.sha256(index).hexdigest(), index, key)
+                self._put_beside(seeded, hashlib.sha256(index).hexdigest(), Incoming(index), key)
             described = describe(cast("dict[bytes, Any]", lt.bdecode(torrent)))
             with path.open("rb") as file:
                 first = file.read(described.piece_size)
             begins = opening.dump(first, described.layer, described.size, described.piece_size)
             if opening.check(begins, described.size, described.root.hex()) is not None:  # the copy may be a bad one
-                self._put_beside(seeded, described.root.hex(), begins, key)
+                payload = min(described.size, engine.BLOCK)
+                self._put_beside(seeded, described.root.hex(), Incoming(begins, payload), key)
             self._relay.put(seeded.sha256, shelf)
 
-    def _put_beside(self, seeded: _Seeded, name: str, content: bytes, key: str) -> None:
+    def _put_beside(self, seeded: _Seeded, name: str, content: Incoming, key: str) -> None:
         assert self._relay is not None
-        self._relay.put_metadata(name, Incoming(content), key)
-        seeded.beside.append(name)
+        self._relay.put_metadata(name, content, key)
+        seeded.beside[name] = content
 
     def _running(self) -> lt.session:
         if self._session is None:

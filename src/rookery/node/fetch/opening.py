@@ -37,7 +37,7 @@ class Opening:
 
     def __init__(self, blob: Blob, part: Path, head: str) -> None:
         self._blob, self._part, self._head = blob, part, head
-        self._given = Incoming()
+        self._given = Incoming(payload=min(blob.size, BLOCK))
         self._lock = threading.Lock()
         self._settled = False
         self._thread: threading.Thread | None = None
