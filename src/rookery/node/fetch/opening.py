@@ -66,7 +66,7 @@ class Opening:
         self._thread.start()
 
     def read(self, metainfo: Metainfo, path: Path) -> None:
-        """Make it from a file that is whole."""
+        """Make it from a file that is whole. Raises OSError."""
         with path.open("rb") as file:
             first = file.read(metainfo.piece_size)
         self._believe(opening.dump(first, metainfo.layer, metainfo.size, metainfo.piece_size))
