@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.relay import frames
+from rookery.relay import frames, taker
 from rookery.relay.frames import HEADER, Kind
 from rookery.relay.giver import Giver
 from rookery.relay.incoming import Incoming
@@ -81,6 +82,36 @@ def test_another_parent_goes_on_where_the_first_broke_off(giver: Giver) -> None:
     giver.put_metadata(SHA, Incoming(TORRENT), KEY)
     take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
     assert torrent.content() == TORRENT
+
+
+def test_a_parent_that_drips_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taker, "SILENT", 0.3)
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                frames.read_hello(connection)
+                connection.sendall(HEADER.pack(Kind.METADATA, len(TORRENT), 1 << 16))
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(RookeryError, match="too long"):
+            take_metadata(join(LOOPBACK, listener.getsockname()[1]), SHA, KEY, Incoming(), MOST, 1)
+        assert time.monotonic() - began < 5
+        thread.join(10)
+
+
+def test_closing_what_it_goes_to_ends_the_taking(giver: Giver) -> None:
+    giver.put_metadata(SHA, Incoming(), KEY)
+    torrent = Incoming()
+    torrent.close()
+    with pytest.raises(RookeryError, match="nobody waits"):
+        take_metadata(endpoint(giver), SHA, KEY, torrent, MOST, 10)
 
 
 @pytest.mark.parametrize("known", [True, False])

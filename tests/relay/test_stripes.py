@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from rookery.relay import frames, giver
+from rookery.relay import frames, giver, taker
 from rookery.relay.book import Book
 from rookery.relay.frames import HEADER, Greeting, Kind
 from rookery.relay.giver import Giver, Shelf
+from rookery.relay.taker import Taker, join
 
 LOOPBACK = "127.0.0.1"
 SHA, KEY = "ab" * 32, "cd" * 32
@@ -65,15 +66,16 @@ def room(tmp_path: Path) -> Iterator[tuple[Giver, contextlib.ExitStack]]:
         yield found, stack
 
 
-def child(
-    room: tuple[Giver, contextlib.ExitStack], stripe: int, rest: float = 0.0, pieces: int = PIECES // 2
-) -> Child:
+def child(room: tuple[Giver, contextlib.ExitStack], stripe: int, rest: float = 0.0, pieces: int = PIECES // 2) -> Child:
     made = Child(room[0].port, stripe, rest, pieces)
     room[1].callback(made.close)
     return made
 
 
-def test_a_stripe_is_never_far_ahead_of_another(room: tuple[Giver, contextlib.ExitStack]) -> None:
+def test_a_stripe_is_never_far_ahead_of_another(
+    room: tuple[Giver, contextlib.ExitStack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giver, "MOST_WAITING", 0)  # no bound
     slow = child(room, 1, rest=0.004)
     fast = child(room, 0)
     lead = 0
@@ -123,3 +125,33 @@ def test_children_of_one_stripe_do_not_wait_for_each_other(room: tuple[Giver, co
     fast.thread.join(10)
     assert fast.pieces == 400
     assert slow.pieces < 300
+
+
+def test_a_child_that_is_slow_by_itself_holds_nobody_up_for_long(room: tuple[Giver, contextlib.ExitStack]) -> None:
+    slow = child(room, 1, rest=0.05)  # 20 s for all of it
+    began = time.monotonic()
+    fast = child(room, 0, rest=0.005)  # 2 s and a bit, when it need not wait
+    fast.thread.join(15)
+    assert fast.pieces == 400
+    assert slow.pieces < 200
+    assert time.monotonic() - began < 10
+
+
+def test_who_waits_hears_that_its_parent_lives(
+    room: tuple[Giver, contextlib.ExitStack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giver, "MOST_WAITING", 0)
+    monkeypatch.setattr(giver, "BEAT", 0.02)
+    monkeypatch.setattr(taker, "SILENT", 0.5)
+    slow = child(room, 1, rest=0.05)
+    while slow.pieces < 2:
+        time.sleep(0.001)
+    book = Book(PIECES)
+    book.extend(range(0, 100, 2))  # it lacks 50 pieces less: far ahead
+    link = Taker(
+        join(LOOPBACK, room[0].port), Greeting(SHA, KEY, 0, 2), book, lambda _piece: PIECE, lambda *_piece: True
+    )
+    room[1].callback(link.stop)
+    time.sleep(1.5)
+    assert link.running
+    assert link.taken.pieces < 10, "it waits"

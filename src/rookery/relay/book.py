@@ -15,12 +15,12 @@ NEVER = -1e9
 @dataclass(frozen=True)
 class Growth:
     """A piece of which the first `ready` bytes are there and right. leaves: the digests of all its blocks (BEP 52).
-    begun: of these bytes, those that were there before (the opening)."""
+    before: of these bytes, those that were there already (the opening)."""
 
     piece: int
     leaves: bytes
     ready: int = 0
-    begun: int = 0
+    before: int = 0
 
 
 class Book:

@@ -11,9 +11,11 @@ has, and the child lacks, is sent as soon as it is there.
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import struct
+import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 
@@ -96,11 +98,13 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(held)
 
 
-def fill(connection: socket.socket, room: memoryview) -> None:
+def fill(connection: socket.socket, room: memoryview, until: float = math.inf) -> None:
     """Receive until `room` is full. Raises as `read_exactly`; TimeoutError when the socket's SO_RCVTIMEO passes
-    without a byte."""
+    without a byte, or when it is not full at `until` (monotonic seconds, and up to a SO_RCVTIMEO later)."""
     got = 0
     while got < len(room):
+        if time.monotonic() > until:
+            raise TimeoutError("it took too long")
         try:
             count = connection.recv_into(room[got:], 0, socket.MSG_WAITALL)
         except BlockingIOError:

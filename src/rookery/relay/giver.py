@@ -47,6 +47,9 @@ AHEAD, AHEAD_PIECES = 500, 4  # a stripe waits when it is ahead by that part of 
 FAR = 10  # but not when it is ahead by that part of them: the other one came later, or has stood still
 MOVING = 1.0  # s without a byte after which nobody waits for a stripe
 PAUSE = 0.005  # s between two looks while one waits
+# The part of the time since it began that a stripe waits at most: enough where TCP gives one flow two thirds of a link
+# and the other one third. A child that is slow for reasons of its own holds nobody up for longer.
+MOST_WAITING = 4
 
 
 @dataclass
@@ -82,7 +85,8 @@ class Child:
     """Who is given to over one connection. wanted: by piece, whether it is. parts: which blocks it has of others.
     blocks: it takes pieces in blocks. opening: it has the first block of piece 0. begun: of pieces that went out in
     part, the bytes. pieces: how many went out. stripe: what of the shelf it takes; left: pieces of it that it lacks;
-    moved: when (monotonic seconds) some of it went out last."""
+    moved: when (monotonic seconds) some of it went out last. since: when it came; waited: seconds for which its stripe
+    waited for another."""
 
     connection: socket.socket
     wanted: bytearray
@@ -92,6 +96,8 @@ class Child:
     stripe: int = 0
     left: int = 0
     moved: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
     begun: dict[int, int] = field(default_factory=dict)
     pieces: int = 0
 
@@ -303,7 +309,7 @@ class Giver:
             connection.sendall(HEADER.pack(Kind.METADATA, metadata.total, len(part)) + part)
             place += len(part)
         with self._lock:
-            metadata.given += metadata.payload
+            metadata.given += metadata.payload if place > greeting.start else 0
 
     def _admit(self, greeting: frames.Greeting) -> Shelf:
         with self._lock:
@@ -325,8 +331,8 @@ class Giver:
                 piece = book.at(cursor)
                 cursor += 1
                 if child.wanted[piece]:
-                    while shelf.striped and shelf.is_ahead(child, time.monotonic()) and not book.closed:
-                        time.sleep(PAUSE)
+                    if child in shelf.striped:
+                        beaten = self._keep_step(child, shelf, beaten)
                     self._whole(child, shelf, piece)
                     child.left, child.moved = child.left - 1, time.monotonic()
                     beaten = self._beat(child.connection, book, beaten)
@@ -345,6 +351,16 @@ class Giver:
                 beats, beaten = book.beats, beaten if beats < 0 else 0.0
             beaten = self._beat(child.connection, book, beaten)
             book.wait(news, BEAT)
+
+    def _keep_step(self, child: Child, shelf: Shelf, beaten: float) -> float:
+        """Wait while the child is ahead of another stripe; when it was last told that we live."""
+        now = time.monotonic()
+        while not shelf.book.closed and shelf.is_ahead(child, now) and child.waited * MOST_WAITING < now - child.since:
+            time.sleep(PAUSE)
+            before, now = now, time.monotonic()
+            child.waited += now - before
+            beaten = self._beat(child.connection, shelf.book, beaten)
+        return beaten
 
     def _whole(self, child: Child, shelf: Shelf, piece: int) -> None:
         """Send a piece that is whole: the rest of it, the blocks that the child lacks, or all, in units where it is

@@ -181,9 +181,9 @@ class Taker:
             raise RookeryError(f"{self.endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
         if not self._on_leaves(piece, leaves):
             raise GarbageError(f"{self.endpoint} gave wrong digests of piece {piece}", kind=ErrorKind.CORRUPT)
-        begun = BLOCK if self._greeting.opening and piece == 0 else 0
-        growth = self._growing[piece] = Growth(piece, leaves, begun, begun)
-        if begun:
+        before = BLOCK if self._greeting.opening and piece == 0 else 0
+        growth = self._growing[piece] = Growth(piece, leaves, before, before)
+        if before:
             self._book.grow(growth)
 
     def _blocks(self, piece: int, data: memoryview, now: float) -> None:
@@ -229,13 +229,13 @@ def take_metadata(endpoint: str, sha256: str, key: str, to: Incoming, most: int,
             frames.mark(connection)
             connection.sendall(frames.hello(Greeting(sha256, key, metadata=True, start=len(to)), b""))
             while not to.whole:
-                if time.monotonic() > until:
-                    raise TimeoutError(f"it took longer than {seconds:g} s")
-                frames.fill(connection, head)
+                if to.closed:
+                    raise RookeryError("nobody waits for it any more", kind=ErrorKind.UNAVAILABLE)
+                frames.fill(connection, head, until)
                 kind, total, length = HEADER.unpack(head)
                 if length > len(room) or (kind == Kind.METADATA and not 0 < total <= most):
                     raise RookeryError(f"{endpoint} does not speak the relay's language", kind=ErrorKind.INVALID)
-                frames.fill(connection, room[:length])
+                frames.fill(connection, room[:length], until)
                 if kind == Kind.BYE:
                     raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
                 if kind == Kind.METADATA:

@@ -19,7 +19,8 @@ class Ask:
     no torrent. parents: whom it takes from now, one for each of its feeds. rate: bytes per second of its link from its
     parent, measured while that had something to send all the time; 0 is not measured. hungry: it lacks pieces and
     nothing came for a while. lost: parents that do not answer any more. bad: parents that gave pieces with a wrong
-    digest. leaving: it will not give any more.
+    digest. leaving: it will not give any more. opening: it has nothing of the blob yet, wants its opening, and gives it
+    on.
     """
 
     port: Annotated[int, Range(1, 65535)]
@@ -31,6 +32,7 @@ class Ask:
     lost: Annotated[tuple[Endpoint, ...], Length(16)] = ()
     bad: Annotated[tuple[Endpoint, ...], Length(16)] = ()
     leaving: bool = False
+    opening: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,10 +17,12 @@ from rookery import codec
 from rookery.api.types import NewTicket
 from rookery.errors import ErrorKind, RookeryError
 from rookery.head.http.views import manifest
+from rookery.node.fetch.chain import Chain
 from rookery.node.fetch.fetch import Fetcher, part_path
 from rookery.node.fetch.stats import FetchStats
 from rookery.node.talk import Head as NodeHead
 from rookery.wire import routes
+from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob, Role
 from rookery.wire.orders import FetchOffer, Source
 from rookery.wire.relay import Ask, Feed
@@ -61,6 +64,10 @@ class Fetching:
     @property
     def pieces(self) -> int:
         return len(self.fetcher._chain.book) if self.fetcher._chain else 0
+
+    @property
+    def first_byte(self) -> float | None:
+        return self.fetcher._chain.first_byte if self.fetcher._chain else None
 
     def end(self) -> None:
         self.stop.set()
@@ -163,6 +170,59 @@ def test_one_copy_leaves_the_head_for_three_that_start_together(site: Site) -> N
     assert sum(one.stats.bytes_sent for one in together) > size
     (given,) = [given for given in site.head.services.seeder.stats() if given.sha256 == site.blob.sha256]
     assert given.sent >= site.relay, "what the relay gave is in the head's account"
+
+
+def test_the_first_block_is_there_before_a_place_in_the_chain_is_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, run = threading.Event(), Chain.run
+
+    def wait_and_run(chain: Chain, *given: Any) -> bool:
+        go_on.wait(20)
+        return run(chain, *given)
+
+    monkeypatch.setattr(Chain, "run", wait_and_run)
+    nodes = [site.fetch(f"node{number}") for number in range(6)]
+    wait_until(lambda: all(one.first_byte for one in nodes), "all had their first bytes")
+    for one in nodes:
+        assert part_path(one.to).read_bytes() == site.content[:BLOCK]
+    before = site.relay
+    go_on.set()
+    site.await_all()
+    assert site.relay - before >= site.blob.size - BLOCK
+    for one in nodes:
+        assert one.stats.bytes_from_head + one.stats.bytes_from_peers == site.blob.size
+        assert one.stats.first_byte_seconds < one.stats.seconds / 2
+
+
+def test_a_version_of_before_has_no_opening_and_comes_all_the_same(site: Site) -> None:
+    site.blob = replace(site.blob, pieces_root="")
+    nodes = [site.fetch(f"node{number}") for number in range(3)]
+    site.await_all()
+    for one in nodes:
+        assert one.fetcher._chain is not None
+        assert one.fetcher._chain._opening.at is None
+
+
+def test_who_came_late_has_an_opening_to_give_when_it_is_done(site: Site) -> None:
+    site.head.services.seeder.set_rate(8_000_000)
+    first = site.fetch("first")
+    wait_until(lambda: first.pieces > 50, "pieces flow")
+    late = site.fetch("late")
+    site.await_all()
+    assert late.fetcher._chain is not None
+    assert late.fetcher._chain._opening.at is None
+    assert late.fetcher._chain._opening._given.whole
+
+
+def test_who_continues_a_fetch_takes_no_part_in_handing_the_opening_on(site: Site) -> None:
+    part_path(site.directory / "node").write_bytes(site.content[: 3 * PIECE])
+    node = site.fetch("node")
+    site.await_all()
+    assert node.fetcher._chain is not None
+    assert node.fetcher._chain._opening.at is None
+    (swarm,) = site.head.services.planner.swarms.values()
+    assert [wave.openers for wave in swarm.waves] == [[]]
 
 
 def test_a_straggler_is_fed_by_a_node_and_not_by_the_head(site: Site) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import libtorrent
 import pytest
 
 from rookery.errors import ErrorKind, RookeryError
@@ -20,6 +21,7 @@ from rookery.node.trust import open_manifest
 from rookery.run import run
 from rookery.wire.chunks import open_index
 from rookery.wire.manifest import Role, VersionKind, parse_payload
+from rookery.wire.torrents import describe
 
 Built = Callable[..., BuiltImage]
 
@@ -42,9 +44,10 @@ def test_an_image_becomes_a_signed_version(house, built: Built) -> None:
     root = manifest.blob(Role.ROOT)
     assert len(root.info_hash) == 64
     assert len(root.info_hash_v1) == 40
-    assert house.store.torrent(root.sha256).is_file()
+    torrent = house.store.torrent(root.sha256).read_bytes()
+    assert root.pieces_root == describe(libtorrent.bdecode(torrent)).root.hex()
     for role in (Role.KERNEL, Role.DRIVERS):
-        assert manifest.blob(role).info_hash == ""
+        assert manifest.blob(role).info_hash == manifest.blob(role).pieces_root == ""
         assert not house.store.torrent(manifest.blob(role).sha256).exists()
     assert house.catalog.resolve("base:stable") == version
     assert verify(version, house.store, house.key.public, silent, house.cancel) == ()

@@ -170,6 +170,86 @@ def test_in_trees_each_piece_is_in_exactly_one_feed() -> None:
         assert all(feed.parents[-1] == ROOT and len(set(feed.parents)) == len(feed.parents) <= 16 for feed in feeds)
 
 
+# -- who gives the opening
+
+
+class Openers:
+    """A planner, and whom it named to whom."""
+
+    def __init__(self) -> None:
+        self.planner, self.named = Planner(ROOT), {}
+
+    def ask(self, number: int, **words: object) -> str:
+        words = {"pieces": 0, "total": 0, "opening": not words} | words
+        ask = Ask(8473, **words)  # type: ignore[arg-type]
+        place = self.planner.ask("ab" * 32, "cd" * 32, Asker(name(number), "r"), ask, 0.0)
+        self.named[name(number)] = place.opener
+        return place.opener
+
+    def steps(self, endpoint: str) -> int:
+        """From the head to a member."""
+        return 0 if endpoint == ROOT else 1 + self.steps(self.named[endpoint])
+
+
+@pytest.mark.parametrize(("count", "steps"), [(1, 1), (4, 1), (5, 2), (20, 2), (64, 3), (84, 3), (85, 4), (5000, 6)])
+def test_the_opening_reaches_everybody_in_few_steps(count: int, steps: int) -> None:
+    openers = Openers()
+    for number in range(count):
+        openers.ask(number)
+    assert max(openers.steps(name(number)) for number in range(count)) == steps
+    assert max(Counter(openers.named.values()).values()) <= planner.FAN, "the head is asked by as few as the others"
+
+
+def test_who_does_not_ask_for_it_neither_gets_nor_gives_it() -> None:
+    openers = Openers()
+    for number in range(8):
+        assert openers.ask(number, total=TOTAL) == ""
+    assert [openers.ask(number) for number in range(8, 13)] == [ROOT] * 4 + [name(8)]
+    assert openers.ask(8) == ROOT, "an answer that was lost is given again"
+    assert openers.planner.swarms["ab" * 32].waves[-1].openers == [name(number) for number in range(8, 13)]
+
+
+def test_an_opener_that_is_gone_is_not_named() -> None:
+    openers = Openers()
+    for number in range(20):
+        openers.ask(number)
+    openers.ask(4, total=TOTAL, leaving=True)
+    assert openers.ask(20) == name(3), "the one before it"
+    for number in range(4):
+        openers.ask(number, total=TOTAL, leaving=True)
+    assert openers.ask(21) == "", "nobody near is there: the chain brings it"
+
+
+def test_who_gave_garbage_is_no_opener() -> None:
+    openers = Openers()
+    for number in range(8):
+        openers.ask(number)
+    openers.ask(2, total=TOTAL, bad=(name(1),))
+    assert [openers.ask(number) for number in range(8, 13)] == [name(0)] * 4 + [name(2)]
+
+
+def test_hardly_anybody_asks_the_head_when_everybody_leaves_again() -> None:
+    openers = Openers()
+    for number in range(500):
+        openers.ask(number)
+        openers.ask(number - 3, total=TOTAL, leaving=True)
+    assert Counter(openers.named.values())[ROOT] <= planner.FAN
+
+
+def test_who_comes_when_pieces_flow_gets_its_first_bytes_from_its_parent() -> None:
+    openers = Openers()
+    openers.ask(0)
+    openers.ask(0, total=TOTAL, pieces=TOTAL // 2)
+    assert openers.ask(1) == ""
+
+
+def test_a_later_wave_opens_with_its_root() -> None:
+    openers = Openers()
+    openers.ask(0)
+    openers.ask(0, total=TOTAL, pieces=TOTAL)
+    assert openers.ask(1) == name(0)
+
+
 # -- what goes wrong
 
 

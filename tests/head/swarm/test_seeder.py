@@ -5,9 +5,11 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import libtorrent
 import pytest
 
 from rookery.errors import ErrorKind, RookeryError
@@ -16,11 +18,16 @@ from rookery.head.publish.publish import MadeTorrent
 from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
 from rookery.node.fetch.fetch import Fetcher
+from rookery.relay import opening
+from rookery.relay.incoming import Incoming
+from rookery.relay.taker import take_metadata
 from rookery.wire.manifest import Blob, Role
 from rookery.wire.orders import Source
+from rookery.wire.torrents import describe
 from tests.ports import free_port
 
 PIECE = 65536
+KEY = "cd" * 32
 
 
 class Told:
@@ -78,6 +85,46 @@ def test_what_is_added_is_given_and_counted(seeder: Seeder, port: int, tmp_path:
     assert (tmp_path / "got").read_bytes() == path.read_bytes()
     (given,) = seeder.stats()
     assert (given.sha256, given.info_hash, given.sent, given.bad_pieces) == (path.name, made.info_hash, 2_000_000, ())
+
+
+def open_(relay_port: int, name: str, size: int) -> bytes:
+    came = Incoming()
+    take_metadata(f"127.0.0.1:{relay_port}", name, KEY, came, opening.length(size), 10)
+    return came.content()
+
+
+def test_the_opening_is_given_and_counted(told: Told, port: int, tmp_path: Path) -> None:
+    path, made = lay(tmp_path)
+    root = describe(libtorrent.bdecode(made.torrent)).root.hex()
+    seeder = Seeder(told, "127.0.0.1", port, key_for=lambda _sha256: KEY)
+    seeder.start()
+    try:
+        seeder.add(path, made.torrent)
+        found = open_(seeder.relay_port, root, 2_000_000)
+        assert opening.check(found, 2_000_000, root) == path.read_bytes()[:16384]
+        until = time.monotonic() + 5
+        while seeder.stats()[0].sent != 16384:
+            assert time.monotonic() < until, "the block is in the account"
+            time.sleep(0.01)
+        seeder.remove(made.info_hash)
+        with pytest.raises(RookeryError) as caught:
+            open_(seeder.relay_port, root, 2_000_000)
+        assert caught.value.kind is ErrorKind.UNAVAILABLE
+        rotten = bytearray(path.read_bytes())
+        rotten[0] ^= 1
+        path.write_bytes(rotten)
+        seeder.add(path, made.torrent)
+        with pytest.raises(RookeryError):
+            open_(seeder.relay_port, root, 2_000_000)
+    finally:
+        seeder.stop()
+
+
+def test_a_blob_that_cannot_be_read_has_no_opening(seeder: Seeder, tmp_path: Path) -> None:
+    _, made = lay(tmp_path)
+    seeder.add(Path("/proc/self/mem"), made.torrent, "ab" * 32)  # a file whose first byte nobody can read
+    assert seeder._relay is not None
+    assert seeder._relay.shelf("ab" * 32) is not None
 
 
 def test_adding_and_removing_leaves_other_blobs_alone(seeder: Seeder, port: int, tmp_path: Path) -> None:

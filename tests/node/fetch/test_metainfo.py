@@ -17,6 +17,7 @@ from rookery.node.fetch.metainfo import MAX_TORRENT, open_torrent
 from rookery.wire import merkle
 from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob, Role
+from rookery.wire.torrents import describe
 
 Made = tuple[bytes, bytes, Blob]
 
@@ -60,6 +61,15 @@ def test_a_size_other_than_the_manifests_is_refused(make: Callable[[int], Made])
     _, torrent, blob = make(1000)
     with pytest.raises(RookeryError, match="has 1000 bytes, the manifest 999") as caught:
         open_torrent(torrent, dataclasses.replace(blob, size=999))
+    assert caught.value.kind is ErrorKind.CORRUPT
+
+
+def test_a_root_other_than_the_manifests_is_refused(make: Callable[[int], Made]) -> None:
+    _, torrent, blob = make(100_000)
+    root = describe(lt.bdecode(torrent)).root.hex()
+    assert open_torrent(torrent, dataclasses.replace(blob, pieces_root=root)).size == 100_000
+    with pytest.raises(RookeryError, match="another root than the manifest") as caught:
+        open_torrent(torrent, dataclasses.replace(blob, pieces_root="ab" * 32))
     assert caught.value.kind is ErrorKind.CORRUPT
 
 

@@ -54,8 +54,8 @@ class Node:
     def endpoint(self) -> str:
         return join(LOOPBACK, self.giver.port)
 
-    def take(self, opener: str, *, write: bool = True) -> None:
-        self.opening.take(Place((Feed(0, 1, ("10.0.0.1:8473",)),), KEY, 1.0, opener), write=write)
+    def take(self, opener: str) -> None:
+        self.opening.take(Place((Feed(0, 1, ("10.0.0.1:8473",)),), KEY, 1.0, opener))
 
     @property
     def gives(self) -> bool:
@@ -138,26 +138,34 @@ def test_what_comes_when_others_write_is_given_but_not_written(room: Room) -> No
     time.sleep(0.05)
     assert node.part.read_bytes() == b"another's"
     assert node.opening.at is None
-    kept = room.node()
-    kept.take(node.endpoint, write=False)
-    wait_until(lambda: kept.gives, "it came")
-    assert not kept.part.exists()
+
+
+def test_closing_ends_the_wait_for_it(room: Room) -> None:
+    above, node = room.node(), room.node()
+    node.take(above.endpoint)
+    wait_until(lambda: any(thread.name == "opening" for thread in threading.enumerate()), "it waits")
+    node.opening.close()
+    wait_until(lambda: not any(thread.name == "opening" for thread in threading.enumerate()), "it has stopped")
+    assert node.opening.settle() is None
 
 
 @pytest.mark.parametrize(
     ("blob", "opener"),
     [
-        (Blob(Role.DATA, "data", SIZE, "ab" * 32, "12" * 32), "127.0.0.1:9"),
-        (Blob(Role.DATA, "data", BLOCK, "ab" * 32, "12" * 32, pieces_root=ROOT), "127.0.0.1:9"),
+        (Blob(Role.DATA, "data", SIZE, "ab" * 32, "12" * 32), "somebody"),
+        (Blob(Role.DATA, "data", BLOCK, "ab" * 32, "12" * 32, pieces_root=ROOT), "somebody"),
         (BLOB, ""),
     ],
     ids=["published before", "one block", "nobody named"],
 )
 def test_nobody_is_asked_when_there_is_nothing_to_ask_for(room: Room, blob: Blob, opener: str) -> None:
-    before = threading.active_count()
-    node = room.node(blob)
-    node.take(opener)
-    assert threading.active_count() == before + 1, "the giver's thread alone"
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        node = room.node(blob)
+        node.take(opener and join(LOOPBACK, listener.getsockname()[1]))
+        assert node.opening._given.closed, "who waits is told so"
+        listener.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            listener.accept()
     assert node.opening.settle() is None
 
 
@@ -173,11 +181,14 @@ def test_a_disk_that_is_full_costs_nothing_but_the_block(room: Room, monkeypatch
 def test_who_has_the_file_makes_it(room: Room, tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(DATA)
+    metainfo = Metainfo(b"", SIZE, PIECE, LAYER)
     node, below = room.node(), room.node()
-    node.opening.read(Metainfo(b"", SIZE, PIECE, LAYER), path)
+    node.opening.make(metainfo, path)
     below.take(node.endpoint)
     wait_until(lambda: below.opening.at, "it came")
     path.write_bytes(bytes(SIZE))
-    rotten = room.node()
-    rotten.opening.read(Metainfo(b"", SIZE, PIECE, LAYER), path)
-    assert not rotten.gives
+    for bad in (path, tmp_path / "nothing"):
+        rotten = room.node()
+        rotten.opening.make(metainfo, bad)
+        assert not rotten.gives
+        assert rotten.opening._given.closed, "nobody waits for it"

@@ -82,12 +82,12 @@ class Node:
         """The first block is there, from somebody else."""
         with self.path.open("r+b") as file:
             file.write(part(0, 0, BLOCK))
-        self.file.opening = OPENER
+        self.file.opener = OPENER
 
     def take(self, endpoint: str, stripe: int = 0, stripes: int = 1) -> Taker:
         return Taker(
             endpoint,
-            Greeting(SHA, KEY, stripe, stripes, opening=self.file.opening is not None and stripe == 0),
+            Greeting(SHA, KEY, stripe, stripes, opening=self.file.opener is not None and stripe == 0),
             self.book,
             METAINFO.length,
             partial(self.file.piece, PARENT),

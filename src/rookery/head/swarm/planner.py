@@ -36,6 +36,7 @@ STALLED = 48  # pieces that a member is behind its parent, and keeps a hungry ch
 PATIENT = 2.0  # s that it must have had its parent for that
 ANCESTORS = 4  # named to a member beside its parent
 FAN = 4  # to how many a member gives the opening: the 64th is 3 steps away, and each sends few bytes for it
+NEAR = 4  # earlier members that are looked at where the one that should give it is gone
 FORGET = 4.0  # a member is forgotten after so many pauses without a word
 
 
@@ -89,7 +90,8 @@ class Segment:
 @dataclass
 class Wave:
     """Members that came together. root: whom the first one takes from: the head, or a member that is done. openers: who
-    entered while it was young, in order; the first FAN take the blob's opening from the root, each gives it to FAN."""
+    asked for the blob's opening while it was young, in order; the first FAN get it from the root, each gives it to
+    FAN."""
 
     root: str
     openers: list[str] = field(default_factory=list)
@@ -264,8 +266,6 @@ class Swarm:
 
     def _enter_young(self, wave: Wave, member: Member, line: Sequence[Segment]) -> None:
         count = wave.size() + 1
-        member.opener = self._opener(wave)
-        wave.openers.append(member.endpoint)
         # One segment for a rack while all are one line: a rack's members stay together, and one copy enters.
         room = next((s for s in line if count <= self._longest or len(s.members) < self._segment), None)
         if room is None:
@@ -283,10 +283,17 @@ class Swarm:
         if tail is None or count == self._longest + 1:
             self._arrange(wave)
 
-    def _opener(self, wave: Wave) -> str:
-        """Who gives the opening to the next one that enters."""
+    def opener(self, endpoint: str) -> str:
+        """Who gives the opening to a member that asks for it, and passes it on; empty: nobody, the chain is as fast."""
+        member, wave = self.members[endpoint], self.waves[-1] if self.waves else None
+        if member.opener or wave is None or not wave.young or self._place.get(endpoint, (None,))[0] is not wave:
+            return member.opener
         above = len(wave.openers) // FAN - 1
-        return wave.openers[above] if above >= 0 and wave.openers[above] in self._place else wave.root
+        wave.openers.append(endpoint)
+        near = (wave.openers[number] for number in range(above, max(above - NEAR, -1), -1))
+        there = (one for one in near if one in self._place and not self.members[one].banned)
+        member.opener = wave.root if above < 0 else next(there, "")
+        return member.opener
 
     def _split(self, wave: Wave) -> None:
         """The line has become too long: cut its segments into short ones."""
@@ -471,8 +478,7 @@ class Planner:
         seconds = max(SETTLE, count / 500) if settling else pause(count)
         if member is not None:
             member.pause = seconds
-        # Who has the torrent gets what the chain brings.
-        opener = member.opener if member is not None and not ask.total else ""
+        opener = swarm.opener(asker.endpoint) if member is not None and ask.opening else ""
         return Place(feeds, key, seconds, opener)
 
     def forget(self, sha256: str) -> None:

@@ -206,14 +206,22 @@ class Seeder:
             with contextlib.suppress(FileNotFoundError):
                 index = path.with_name(f"{path.name}.chunks").read_bytes()
                 self._put_beside(seeded, hashlib.sha256(index).hexdigest(), Incoming(index), key)
+            self._relay.put(seeded.sha256, shelf)
+            self._put_opening(seeded, path, torrent, key)
+
+    def _put_opening(self, seeded: _Seeded, path: Path, torrent: bytes, key: str) -> None:
+        """Give the first block and its proof, unless this copy of it is bad: all else is given without it, too."""
+        try:
             described = describe(cast("dict[bytes, Any]", lt.bdecode(torrent)))
             with path.open("rb") as file:
                 first = file.read(described.piece_size)
-            begins = opening.dump(first, described.layer, described.size, described.piece_size)
-            if opening.check(begins, described.size, described.root.hex()) is not None:  # the copy may be a bad one
-                payload = min(described.size, engine.BLOCK)
-                self._put_beside(seeded, described.root.hex(), Incoming(begins, payload), key)
-            self._relay.put(seeded.sha256, shelf)
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            log.warning("blob %s has no opening: %r", seeded.sha256[:12], error)
+            return
+        begins = opening.dump(first, described.layer, described.size, described.piece_size)
+        if opening.check(begins, described.size, described.root.hex()) is not None:
+            payload = min(described.size, engine.BLOCK)
+            self._put_beside(seeded, described.root.hex(), Incoming(begins, payload), key)
 
     def _put_beside(self, seeded: _Seeded, name: str, content: Incoming, key: str) -> None:
         assert self._relay is not None

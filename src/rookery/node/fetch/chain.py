@@ -101,7 +101,7 @@ class Chain:
 
     @property
     def sent(self) -> int:
-        """Bytes of pieces that were given to others."""
+        """Bytes of the blob that were given to others."""
         return self._giver.sent if self._giver else 0
 
     @property
@@ -135,9 +135,9 @@ class Chain:
         `cancelled`, `corrupt`, `unavailable`, or as the head answers."""
         if index:
             self._metadata.want_index()
-        place = self._place = self._enter()
-        if place is not None:
-            self._opening.take(place, write=fresh)
+        place = self._place = self._enter(opening=fresh and self._opening.wanted)
+        if place is not None and fresh:
+            self._opening.take(place)
         self._metadata.take(place, self._giver, stop)
         if self._known is None:
             metainfo = self._metadata.metainfo
@@ -165,7 +165,7 @@ class Chain:
         if place is None:
             return False
         file = self._file = PartFile(self._part, self._metainfo, self._start, self.book, self._ledger)
-        file.opening = self._opening.settle()
+        file.opener = self._opening.settle()
         self._put(self._part, place.key)  # children may be there already
         self._asked = time.monotonic()
         self._asker.start()
@@ -188,6 +188,7 @@ class Chain:
         finally:
             self._hang_up()
         file.advance()
+        self._opening.make(self._metainfo, self._part)
         self._ask(time.monotonic())  # whoever comes later may take from us
         return True
 
@@ -201,22 +202,22 @@ class Chain:
         self.book = Book(metainfo.pieces, complete=True)
         place = self._enter()
         if place is not None:
-            if self._blob.pieces_root:
-                self._opening.read(metainfo, path)
+            self._opening.make(metainfo, path)
             self._put(path, place.key)
             self._asker.start()
 
-    def _enter(self) -> Place | None:
+    def _enter(self, *, opening: bool = False) -> Place | None:
         """Listen, and ask for the first place; None when there is no chain. We listen first: the head shall hear of no
-        port that is another's."""
+        port that is another's. opening: take part in handing it on."""
         everywhere = "::" if ":" in self._address else "0.0.0.0"  # noqa: S104 - children are outside
         giver = Giver(everywhere, self._port, self._rate, TRIES)
         giver.expect(self._blob.sha256)
         self._metadata.expect(giver)
-        self._opening.expect(giver)
+        if opening:
+            self._opening.expect(giver)
         self._port = giver.port
         try:
-            place = self._asker.once(Ask(self._port, len(self.book), self.book.pieces))
+            place = self._asker.once(Ask(self._port, len(self.book), self.book.pieces, opening=opening))
         except RookeryError as error:
             log.info("no chain: %s", error)
             place = None
@@ -245,7 +246,7 @@ class Chain:
 
     def close(self) -> None:
         """Leave the chain."""
-        self._opening.settle()
+        self._opening.close()
         self._hang_up()
         self._asker.stop()  # else it could say that we are here when we have said that we go
         if self._giver is not None:
@@ -297,7 +298,7 @@ class Chain:
                 self._ask(now, hungry=parent is None)
             return
         key = self._place.key if self._place else ""
-        greeting = frames.Greeting(self._blob.sha256, key, *at, opening=file.opening is not None and feed.stripe == 0)
+        greeting = frames.Greeting(self._blob.sha256, key, *at, opening=file.opener is not None and feed.stripe == 0)
         address = split(parent)[0]
         origin = Origin(address, address == self._address)
         self._links[at] = Taker(

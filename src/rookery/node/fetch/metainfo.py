@@ -91,6 +91,8 @@ def open_torrent(torrent: bytes, blob: Blob) -> Metainfo:
             f"the torrent of {blob.name} has {size} bytes, the manifest {blob.size}", kind=ErrorKind.CORRUPT
         )
     empty = merkle.root(b"", piece_size // BLOCK)
+    if blob.pieces_root not in ("", root.hex()):
+        raise RookeryError(f"the torrent of {blob.name} has another root than the manifest", kind=ErrorKind.CORRUPT)
     if len(layer) != -(-size // piece_size) * merkle.DIGEST or merkle.root(layer, merkle.width(layer), empty) != root:
         raise RookeryError(f"the piece digests in the torrent of {blob.name} are wrong", kind=ErrorKind.CORRUPT)
     return Metainfo(torrent, size, piece_size, layer)

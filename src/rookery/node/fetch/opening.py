@@ -39,8 +39,8 @@ class Opening:
         self._blob, self._part, self._head = blob, part, head
         self._given = Incoming(payload=min(blob.size, BLOCK))
         self._lock = threading.Lock()
+        self._came = Incoming()
         self._settled = False
-        self._thread: threading.Thread | None = None
         self.origin: Origin | None = None
         self.at: float | None = None
 
@@ -54,35 +54,48 @@ class Opening:
         if self._blob.pieces_root:
             giver.put_metadata(self._blob.pieces_root, self._given, key)
 
-    def take(self, place: Place, *, write: bool) -> None:
-        """Begin to take it, in a thread of its own. write: into the file, too, which nobody else has begun."""
-        if self._thread is not None or self._given.whole:
-            return
-        if not place.opener or not self._blob.pieces_root or self._blob.size <= BLOCK:
-            self._given.close()
-            return
-        self._settled = not write
-        self._thread = threading.Thread(target=self._take, args=(place,), name="opening", daemon=True)
-        self._thread.start()
+    @property
+    def wanted(self) -> bool:
+        """Whether a node that has nothing yet can do something with it."""
+        return bool(self._blob.pieces_root) and self._blob.size > BLOCK
 
-    def read(self, metainfo: Metainfo, path: Path) -> None:
-        """Make it from a file that is whole. Raises OSError."""
-        with path.open("rb") as file:
-            first = file.read(metainfo.piece_size)
-        self._believe(opening.dump(first, metainfo.layer, metainfo.size, metainfo.piece_size))
+    def take(self, place: Place) -> None:
+        """Begin to take it into the file, which nobody else has begun, in a thread of its own."""
+        if not place.opener or not self.wanted:
+            self._given.close()
+        else:
+            threading.Thread(target=self._take, args=(place,), name="opening", daemon=True).start()
+
+    def make(self, metainfo: Metainfo, path: Path) -> None:
+        """Make it from a file that is whole, where it did not come."""
+        if not self._blob.pieces_root or self._given.whole:
+            return
+        try:
+            with path.open("rb") as file:
+                first = file.read(metainfo.piece_size)
+            self._believe(opening.dump(first, metainfo.layer, metainfo.size, metainfo.piece_size))
+        except OSError as error:
+            log.info("no opening: %s", error)
+        if not self._given.whole:
+            self._given.close()
 
     def settle(self) -> Origin | None:
-        """From now on others write into the file; who gave the block that is in there, None when it is not."""
+        """From now on others write into the file; who gave the block that is in there, None when it is not. One that is
+        on its way is still given to others."""
         with self._lock:
             self._settled = True
             return self.origin if self.at is not None else None
 
+    def close(self) -> None:
+        """Nobody is given it any more."""
+        self.settle()
+        self._came.close()
+
     def _take(self, place: Place) -> None:
-        came = Incoming()
         try:
             size = opening.length(self._blob.size)
-            take_metadata(place.opener, self._blob.pieces_root, place.key, came, size, SECONDS)
-            if self._believe(came.content()):
+            take_metadata(place.opener, self._blob.pieces_root, place.key, self._came, size, SECONDS)
+            if self._believe(self._came.content()):
                 self._write(place.opener)
         except (RookeryError, OSError) as error:
             log.info("no opening: %s", error)
@@ -105,7 +118,8 @@ class Opening:
                 return
             handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.pwrite(handle, block, 0)
+                written = os.pwrite(handle, block, 0)
             finally:
                 os.close(handle)
-            self.origin, self.at = Origin(address, address == self._head), time.monotonic()
+            if written == BLOCK:
+                self.origin, self.at = Origin(address, address == self._head), time.monotonic()

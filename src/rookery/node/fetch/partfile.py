@@ -35,7 +35,7 @@ class PartFile:
     """One blob's, from now until `close`. Links may put into it from threads of their own.
 
     start: what is in it already. book: gets every piece that is there and right. ledger: gets the account of what came.
-    opening: who gave the first block, if that came before its piece. first_byte, last: when the first and the latest
+    opener: who gave the first block, if that came before its piece. first_byte, last: when the first and the latest
     right bytes came (monotonic seconds; None, when it was opened). error: why nothing can be written any more. whole:
     set when every piece is there.
     """
@@ -46,7 +46,7 @@ class PartFile:
         self._done = start.had + start.filled
         self._unwritten: set[int] = set()
         self._hash, self._hashed = hashlib.sha256(), 0
-        self.opening: Origin | None = None
+        self.opener: Origin | None = None
         self.first_byte: float | None = None
         self.last = time.monotonic()
         self.error: RookeryError | None = None
@@ -135,9 +135,9 @@ class PartFile:
         place, found = growth.ready // BLOCK * merkle.DIGEST, merkle.leaves(data)
         right = growth.ready % BLOCK == 0 and ready <= size and growth.leaves[place : place + len(found)] == found
         if not right or ready == size:
-            self._account(origin, ready - growth.begun, now, right=right, blame=True)
-        if right and ready == size and self.opening is not None and growth.begun:
-            self._account(self.opening, growth.begun, now, right=True, blame=False)
+            self._account(origin, ready - growth.before, now, right=right, blame=True)
+        if right and ready == size and self.opener is not None and growth.before:
+            self._account(self.opener, growth.before, now, right=True, blame=False)
         if not right:
             return False
         if not self._book.has(growth.piece):
