@@ -10,11 +10,13 @@ has, and the child lacks, is sent as soon as it is there.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import select
 import socket
 import struct
+import termios
 import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -144,6 +146,16 @@ class Reader:
 
     def _mark(self, count: int) -> None:
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
+def queued(connection: socket.socket) -> int:
+    """Bytes that came and were not received yet."""
+    return int(struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))[0])
+
+
+def unsent(connection: socket.socket) -> int:
+    """Bytes that were sent and not acknowledged yet (tcp(7), SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 def patience(connection: socket.socket, receive: float, send: float) -> None:

@@ -20,17 +20,13 @@ from rookery.relay.book import Book, Growth, from_bitmap
 from rookery.relay.frames import HEADER, Kind
 from rookery.relay.incoming import Incoming
 from rookery.relay.parts import Parts
+from rookery.relay.probe import LOOK, PAD, Probe
 from rookery.wire import merkle
 from rookery.wire.engine import BLOCK
 
 log = logger(__name__)
 
 BEAT = 0.5  # s between two beats when there is nothing to send
-PROBE_SECONDS = 0.25  # for which a parent that has nothing yet sends something all the same
-# Of that, at most: enough to measure a link, and less than a switch's queue holds. A parent that overflows it before it
-# has anything to give begins with lost segments and the smallest window: 0.13 s for the first piece, on each hop.
-PROBE_BYTES = 64 << 10
-PAD = bytes(16 << 10)
 STALLED = 15.0  # s without a byte taken after which a child is given up
 COMING = 3.0  # s for which a child waits for a shelf that is expected
 UNSENT = 128 << 10  # bytes in a socket that have not left: what is in there when a child moves away is lost
@@ -324,7 +320,7 @@ class Giver:
     def _give(self, child: Child, shelf: Shelf) -> None:
         """Send what is wanted in the order in which it came to us, until the child has it all or goes away."""
         book, cursor, beats = shelf.book, 0, -1
-        probe_until, padded, beaten = time.monotonic() + PROBE_SECONDS, 0, 0.0
+        probe, beaten = Probe(child.connection), 0.0
         while not book.closed:
             news = book.news
             while cursor < len(book):
@@ -341,16 +337,14 @@ class Giver:
                 return
             for growth in book.growing():
                 self._growth(child, shelf, growth)
-            now = time.monotonic()
-            if now < probe_until and padded < PROBE_BYTES:
+            if probe.due(time.monotonic()):
                 self.allowance.take(len(PAD))
                 child.connection.sendall(HEADER.pack(Kind.PAD, 0, len(PAD)) + PAD)
-                padded += len(PAD)
                 continue
             if book.beats != beats:
                 beats, beaten = book.beats, beaten if beats < 0 else 0.0
             beaten = self._beat(child.connection, book, beaten)
-            book.wait(news, BEAT)
+            book.wait(news, LOOK if probe.waits else BEAT)
 
     def _keep_step(self, child: Child, shelf: Shelf, beaten: float) -> float:
         """Wait while the child is ahead of another stripe; when it was last told that we live."""
