@@ -66,7 +66,7 @@ def test_a_fast_link_gets_more_and_not_for_ever(pair: tuple[socket.socket, socke
 
 
 def measured(said: Callable[[socket.socket], None]) -> float:
-    """Bytes per second that a child takes a link to have whose parent says that."""
+    """Bytes per second that a child takes a link to have steadily whose parent says that."""
     with socket.create_server((LOOPBACK, 0)) as listener:
 
         def serve() -> None:
@@ -84,7 +84,7 @@ def measured(said: Callable[[socket.socket], None]) -> float:
         )
         thread.join(20)
         link.stop()
-        return link.taken.rate
+        return link.taken.steady
 
 
 def pace(connection: socket.socket) -> None:

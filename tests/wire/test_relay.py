@@ -10,7 +10,7 @@ from rookery import codec
 from rookery.errors import RookeryError
 from rookery.wire.relay import Ask, Feed, Place
 
-ASK = Ask(8473, 3, 10, ("10.0.0.1:8473",), 1e6, True, ("10.0.0.2:8473",), ("[fd00::1]:8473",))
+ASK = Ask(8473, 3, 10, ("10.0.0.1:8473",), 1e6, 9e5, True, ("10.0.0.2:8473",), ("[fd00::1]:8473",))
 PLACE = Place((Feed(0, 2, ("10.0.0.1:8473",)), Feed(1, 2, ("[fd00::1]:8473", "10.0.0.1:8473"))), "ab" * 32, 2.5)
 
 

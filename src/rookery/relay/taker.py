@@ -17,15 +17,12 @@ from rookery.relay.book import Book, Growth
 from rookery.relay.frames import HEADER, Greeting, Kind
 from rookery.relay.incoming import Incoming
 from rookery.relay.parts import Parts
+from rookery.relay.probe import Meter
 from rookery.wire.engine import BLOCK
 
 CONNECT = 2.0  # s
 SILENT = 2.0  # s without a frame after which a parent is lost: it says something twice a second
 MOST_GROWING = 8  # pieces that one parent gives in blocks at the same time
-SAMPLE = 0.5  # s at the beginning of a connection in which the link is measured
-# s that a sample takes at least. A switch or a shaper that was idle lets some 4 ms' worth through at once: a link of
-# 100 Mbit/s measured by 48 KiB looked like one of 2,500, and its healthy neighbours like slow ones.
-LEAST = 0.008
 
 
 _UNDERSTOOD = (Kind.PIECE, Kind.PART, Kind.PAD, Kind.BYE, Kind.LEAVES, Kind.BLOCKS)
@@ -42,12 +39,13 @@ class GarbageError(RookeryError):
 
 @dataclass
 class Taken:
-    """What a connection came to so far. pieces, size: taken, size in bytes. rate: of the link, bytes
-    per second, 0 until it is measured. last: when the last piece came (monotonic seconds)."""
+    """What a connection came to so far. pieces, size: taken, size in bytes. rate, steady: of the link, as of Meter,
+    bytes per second. last: when the last piece came (monotonic seconds)."""
 
     pieces: int = 0
     size: int = 0
     rate: float = 0.0
+    steady: float = 0.0
     last: float = 0.0
 
 
@@ -122,7 +120,7 @@ class Taker:
         reader = frames.Reader(connection, SILENT)
         room = memoryview(bytearray(max(self._length(0), 1 << 16)))
         head = memoryview(bytearray(HEADER.size))
-        began, came = 0.0, 0
+        meter = Meter(connection)
         while not self._stopping:
             try:
                 frames.fill(connection, head)
@@ -141,10 +139,8 @@ class Taker:
             now = time.monotonic()
             if kind == Kind.BYE:
                 raise RookeryError(bytes(room[:length]).decode(errors="replace"), kind=ErrorKind.UNAVAILABLE)
-            # The first frame sets the clock: what was before it is the parent's business.
-            # So is what waits to be read by then: it came faster than the link, or while we were busy.
-            began, came = (began, came + length) if began else (now, -frames.queued(connection))
-            self._measure(came, now - began)
+            meter.add(length, now)
+            self.taken.rate, self.taken.steady = meter.rate, meter.steady
             if kind == Kind.PIECE:
                 self._piece(piece, room[:length], now)
             elif kind == Kind.LEAVES:
@@ -163,11 +159,6 @@ class Taker:
                 return frames.hello(replace(greeting, parts=True), bitmap + blocks)
             self._parts = None  # a file of a hundred gigabytes: pieces travel whole
         return frames.hello(greeting, bitmap)
-
-    def _measure(self, came: int, seconds: float) -> None:
-        """The best of the sample counts: a parent that had nothing for a moment is no slow link."""
-        if came > 0 and seconds >= LEAST and (seconds <= SAMPLE or not self.taken.rate):
-            self.taken.rate = max(self.taken.rate, came / seconds)
 
     def _piece(self, piece: int, data: memoryview, now: float) -> None:
         if piece >= self._book.pieces or len(data) != self._length(piece):

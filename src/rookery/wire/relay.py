@@ -17,7 +17,8 @@ class Ask:
 
     port: where it gives to others (TCP). pieces: whole and right ones that it has. total: of the blob, 0 while it has
     no torrent. parents: whom it takes from now, one for each of its feeds. rate: bytes per second of its link from its
-    parent, measured while that had something to send all the time; 0 is not measured. hungry: it lacks pieces and
+    parent, measured while that had something to send all the time; 0 is not measured. steady: the same without what a
+    link lets through at once when it was idle; 0 is not measured. hungry: it lacks pieces and
     nothing came for a while. lost: parents that do not answer any more. bad: parents that gave pieces with a wrong
     digest. leaving: it will not give any more. opening: it has nothing of the blob yet, wants its opening, and gives it
     on.
@@ -28,6 +29,7 @@ class Ask:
     total: Annotated[int, Range(0, 1 << 31)]
     parents: Annotated[tuple[Endpoint, ...], Length(2)] = ()
     rate: Annotated[float, Range(0, 2**53)] = 0.0
+    steady: Annotated[float, Range(0, 2**53)] = 0.0
     hungry: bool = False
     lost: Annotated[tuple[Endpoint, ...], Length(16)] = ()
     bad: Annotated[tuple[Endpoint, ...], Length(16)] = ()

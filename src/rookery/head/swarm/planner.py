@@ -50,7 +50,7 @@ class Asker:
 
 @dataclass
 class Member:
-    """One node of a swarm. asks: how often it asked. rate: of its link from its parent, bytes per second, 0 unknown.
+    """One node of a swarm. asks: how often it asked. rate, steady: of its link from its parent, as in Ask.
     feeding: the rate that its child measured. banned: gave garbage; it gets no children any more. hungry: as it said
     last. pause: seconds that it was told to wait. told: its parents when it asked last; told_at: since when these.
     opener: who gives it the opening."""
@@ -62,6 +62,7 @@ class Member:
     seen: float = 0.0
     asks: int = 0
     rate: float = 0.0
+    steady: float = 0.0
     feeding: float = 0.0
     slow: bool = False
     banned: bool = False
@@ -145,7 +146,7 @@ class Swarm:
         self.members: dict[str, Member] = {}
         self.waves: list[Wave] = []
         self._place: dict[str, tuple[Wave, Segment]] = {}
-        self._median, self._median_at = 0.0, -1.0
+        self._median, self._best, self._median_at = 0.0, 0.0, -1.0
         self._swept = 0.0
 
     def ask(self, asker: Asker, ask: Ask, now: float) -> tuple[Feed, ...]:
@@ -192,6 +193,7 @@ class Swarm:
         behind = self.members.get(ask.parents[0]) if ask.parents else None
         if not (behind and behind.slow):
             member.rate = ask.rate or member.rate
+            member.steady = ask.steady or member.steady
         member.asks += 1
         member.hungry = ask.hungry
         place = self._place.get(member.endpoint)
@@ -222,6 +224,7 @@ class Swarm:
         if now - self._median_at > SETTLE / 2:
             rates = [rate for other in self.members.values() if (rate := max(other.rate, other.feeding))]
             self._median, self._median_at = statistics.median(rates) if rates else 0.0, now
+            self._best = max((other.steady for other in self.members.values()), default=0.0)
         if member.endpoint not in self._place:
             return
         parent = self.members.get(self.parent(member.endpoint))
@@ -229,7 +232,9 @@ class Swarm:
         for one in suspects:
             # Until its child has measured, too, a slow link may be its parent's fault.
             known = one.rate and (one.feeding or one.asks > MEASURED_ASKS)
-            if known and max(one.rate, one.feeding) < SLOW * self._median and not one.slow:
+            # A link that was idle may seem much faster than it is, and all others slow beside it: so not by that alone.
+            as_others = self._best and one.steady >= SLOW * self._best
+            if known and max(one.rate, one.feeding) < SLOW * self._median and not as_others and not one.slow:
                 self._slow(one)
         if not ask.hungry or parent is None or parent.endpoint not in self._place or parent.complete or parent.slow:
             return
@@ -245,7 +250,8 @@ class Swarm:
         _, segment = self._place[member.endpoint]
         at = segment.members.index(member.endpoint)
         for endpoint in segment.members[at + 1 : at + 2]:
-            self.members[endpoint].rate = 0.0  # measured behind a slow one, it says nothing of this one
+            # Measured behind a slow one, it says nothing of this one.
+            self.members[endpoint].rate = self.members[endpoint].steady = 0.0
         self._to_the_end(member)
 
     # -- places

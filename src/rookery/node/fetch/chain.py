@@ -351,6 +351,7 @@ class Chain:
             total=self.book.pieces,
             parents=tuple(link.endpoint for link in tuple(self._links.values()))[:2],
             rate=sum(link.taken.rate for link in tuple(self._links.values())),
+            steady=sum(link.taken.steady for link in tuple(self._links.values())),
             hungry=hungry,
             lost=lost,
             bad=tuple(sorted(self._bad))[:16],
