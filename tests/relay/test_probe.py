@@ -65,6 +65,14 @@ def test_a_fast_link_gets_more_and_not_for_ever(pair: tuple[socket.socket, socke
     assert took[0] == sent
 
 
+def test_nothing_waits_for_it_when_its_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
+    padding, now = Probe(pair[0]), time.monotonic()
+    for _ in range(probe.FIRST // len(PAD) + 1):  # one more than the first: it goes on
+        assert padding.due(now)
+    assert not padding.due(now + probe.SECONDS)
+    assert not padding.waits
+
+
 def measured(said: Callable[[socket.socket], None]) -> float:
     """Bytes per second that a child takes a link to have steadily whose parent says that."""
     with socket.create_server((LOOPBACK, 0)) as listener:

@@ -37,8 +37,8 @@ class Kind(IntEnum):
     """The kinds of frames. PIECE: `piece` and its bytes. BEAT: `piece` is how many pieces the parent has, `length` 0;
     it says that the way up to somebody who has everything stands. WAIT: the same, but that way is broken for now. PAD:
     bytes without meaning, by which the child measures the link. BYE: the parent does not give; the bytes are a reason
-    in UTF-8. PART: of `piece`, the blocks that the child did not say it has, one after the other. METADATA: the
-    next bytes of the blob's torrent or chunk index, `piece` is how many there are in all. LEAVES: `piece` comes in
+    in UTF-8. PART: of `piece`, the blocks that the child did not say it has, one after the other. METADATA: the next
+    bytes of the blob's torrent, chunk index or opening, `piece` is how many there are in all. LEAVES: `piece` comes in
     BLOCKS; the bytes are the digests of all its blocks (SHA-256, 32 bytes each; BEP 52), by which each can be checked,
     and passed on, before the piece is whole. BLOCKS: the next blocks of a piece whose LEAVES came on this
     connection."""

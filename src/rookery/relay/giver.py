@@ -286,7 +286,7 @@ class Giver:
                 self._clear(shelf)
 
     def _give_metadata(self, connection: socket.socket, greeting: frames.Greeting) -> None:
-        """Send a torrent or chunk index from where the child wants it, as fast as it comes to us."""
+        """Send a torrent, chunk index or opening from where the child wants it, as fast as it comes to us."""
         with self._lock:
             if greeting.sha256 in self._expected:
                 self._lock.wait_for(lambda: greeting.sha256 in self._metadata or self._closing, COMING)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A torrent's bytes (or a chunk index's) while they come, for many readers: passed on before the rest has come."""
+"""Bytes of a torrent, chunk index or opening while they come, for many readers: passed on before the rest has come."""
 
 from __future__ import annotations
 

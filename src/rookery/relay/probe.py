@@ -38,15 +38,17 @@ class Probe:
 
     def due(self, now: float) -> bool:
         """Whether PAD goes out now (monotonic seconds); it counts as sent."""
-        self._began = min(self._began, now)
-        if self._sent >= self._most:
-            self.waits = now - self._began < LONG and now < self._until and self._sent < MOST
-            # The rest of it may wait for an acknowledgement that is delayed.
-            if not self.waits or frames.unsent(self._connection) > len(PAD):
-                return False
-            self._most *= 2
+        self._began, self.waits = min(self._began, now), False
         if now >= self._until:
             return False
+        if self._sent >= self._most:
+            if now - self._began >= LONG or self._sent >= MOST:
+                return False
+            # The rest of it may wait for an acknowledgement that is delayed.
+            if frames.unsent(self._connection) > len(PAD):
+                self.waits = True
+                return False
+            self._most *= 2
         self._sent += len(PAD)
         return True
 

@@ -294,6 +294,23 @@ def test_who_gave_garbage_gives_to_nobody_any_more() -> None:
     crowd.check()
 
 
+@pytest.mark.parametrize(("steady", "slow"), [(1.0e7, False), (0.5e7, False), (0.3e7, True), (0.0, True)])
+def test_nobody_is_slow_because_bursts_make_others_seem_fast(steady: float, slow: bool) -> None:
+    crowd = Crowd()
+    crowd.join(5)
+    for _ in range(4):
+        for number in range(5):
+            crowd.now += 0.1
+            parent = crowd.swarm.parent(name(number)) if name(number) in crowd.placed() else ROOT
+            first = number == 0
+            rate, kept = (1e7, steady) if first else (20e7, 1e7)
+            # Its own child measured no burst either.
+            rate = 1e7 if parent == name(0) else rate
+            crowd.ask(number, rate=rate, steady=kept, parents=(parent,), pieces=1)
+    crowd.check()
+    assert crowd.swarm.members[name(0)].slow is slow
+
+
 def test_slow_ones_stand_last() -> None:
     crowd = Crowd()
     crowd.join(12)
