@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from rookery.errors import ErrorKind, RookeryError
-from rookery.relay import frames, giver, probe, taker
+from rookery.relay import frames, giver, measure, taker
 from rookery.relay.book import Book
 from rookery.relay.frames import HEADER, Greeting, Kind
 from rookery.relay.giver import Allowance, Giver, Shelf
@@ -322,7 +322,7 @@ def test_a_parent_that_has_nothing_to_give_is_not_silent(
 ) -> None:
     monkeypatch.setattr(taker, "SILENT", 1.0)
     monkeypatch.setattr(giver, "BEAT", 0.1)
-    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    monkeypatch.setattr(measure, "SECONDS", 0.0)
     first, node = room.node(content), room.node(content)
     link = room.take(node, first.endpoint)
     time.sleep(2.0)
@@ -338,7 +338,7 @@ def test_a_beat_goes_down_the_whole_chain_in_no_time(room: Room, content: Conten
     for above, below in itertools.pairwise(nodes):
         room.take(below, above.endpoint)
     wait_until(lambda: all(node.giver.children for node in nodes[:-1]), "the chain stands")
-    time.sleep(probe.SECONDS + giver.BEAT)  # what measures the links is over
+    time.sleep(measure.SECONDS + giver.BEAT)  # what measures the links is over
     began = time.monotonic()
     nodes[0].book.beat()
     wait_until(lambda: nodes[-1].book.beats, "it came down")

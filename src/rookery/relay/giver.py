@@ -19,8 +19,8 @@ from rookery.relay import frames
 from rookery.relay.book import Book, Growth, from_bitmap
 from rookery.relay.frames import HEADER, Kind
 from rookery.relay.incoming import Incoming
+from rookery.relay.measure import LOOK, PAD, Probe
 from rookery.relay.parts import Parts
-from rookery.relay.probe import LOOK, PAD, Probe
 from rookery.wire import merkle
 from rookery.wire.engine import BLOCK
 

@@ -16,8 +16,8 @@ from rookery.relay import frames
 from rookery.relay.book import Book, Growth
 from rookery.relay.frames import HEADER, Greeting, Kind
 from rookery.relay.incoming import Incoming
+from rookery.relay.measure import Meter
 from rookery.relay.parts import Parts
-from rookery.relay.probe import Meter
 from rookery.wire.engine import BLOCK
 
 CONNECT = 2.0  # s

@@ -18,10 +18,9 @@ class Ask:
     port: where it gives to others (TCP). pieces: whole and right ones that it has. total: of the blob, 0 while it has
     no torrent. parents: whom it takes from now, one for each of its feeds. rate: bytes per second of its link from its
     parent, measured while that had something to send all the time; 0 is not measured. steady: the same without what a
-    link lets through at once when it was idle; 0 is not measured. hungry: it lacks pieces and
-    nothing came for a while. lost: parents that do not answer any more. bad: parents that gave pieces with a wrong
-    digest. leaving: it will not give any more. opening: it has nothing of the blob yet, wants its opening, and gives it
-    on.
+    link lets through at once when it was idle; 0 is not measured. hungry: it lacks pieces and nothing came for a while.
+    lost: parents that do not answer any more. bad: parents that gave pieces with a wrong digest. leaving: it will not
+    give any more. opening: it has nothing of the blob yet, wants its opening, and gives it on.
     """
 
     port: Annotated[int, Range(1, 65535)]
@@ -51,7 +50,7 @@ class Feed:
 class Place:
     """The head's answer. feeds: every piece is in exactly one of them; none at all when the blob has no chain. key: 64
     hex digits that the members of this chain show to each other. seconds: when to ask again, if nothing happens.
-    opener: whom to ask for the blob's opening (relay/opening.py), empty: nobody."""
+    opener: whom to ask for the blob's opening (wire/opening.py), empty: nobody."""
 
     feeds: Annotated[tuple[Feed, ...], Length(64)]
     key: Annotated[str, Length(64)]

@@ -18,9 +18,9 @@ from rookery.head.publish.publish import MadeTorrent
 from rookery.head.swarm.seeder import Seeder
 from rookery.head.swarm.torrent import make_torrent
 from rookery.node.fetch.fetch import Fetcher
-from rookery.relay import opening
 from rookery.relay.incoming import Incoming
 from rookery.relay.taker import take_metadata
+from rookery.wire import opening
 from rookery.wire.manifest import Blob, Role
 from rookery.wire.orders import Source
 from rookery.wire.torrents import describe

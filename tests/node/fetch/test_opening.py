@@ -16,11 +16,10 @@ import pytest
 from rookery.node.fetch.metainfo import Metainfo
 from rookery.node.fetch.opening import Opening
 from rookery.node.fetch.partfile import Origin
-from rookery.relay import opening
 from rookery.relay.giver import Giver
 from rookery.relay.incoming import Incoming
 from rookery.relay.taker import join
-from rookery.wire import merkle
+from rookery.wire import merkle, opening
 from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob, Role
 from rookery.wire.relay import Feed, Place
@@ -169,7 +168,7 @@ def test_nobody_is_asked_when_there_is_nothing_to_ask_for(room: Room, blob: Blob
     assert node.opening.settle() is None
 
 
-def test_a_disk_that_is_full_costs_nothing_but_the_block(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_costs_nothing_but_the_block(room: Room) -> None:
     node = room.node()
     node.opening._part = Path("/dev/full")
     node.take(room.source())

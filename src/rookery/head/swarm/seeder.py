@@ -23,11 +23,10 @@ import libtorrent as lt
 
 from rookery.errors import ErrorKind, RookeryError
 from rookery.log import logger
-from rookery.relay import opening
 from rookery.relay.book import Book
 from rookery.relay.giver import Giver, Shelf
 from rookery.relay.incoming import Incoming
-from rookery.wire import engine
+from rookery.wire import engine, opening
 from rookery.wire.torrents import describe, v1_form
 
 log = logger(__name__)

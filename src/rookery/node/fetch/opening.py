@@ -16,10 +16,10 @@ from rookery.errors import RookeryError
 from rookery.log import logger
 from rookery.node.fetch.metainfo import Metainfo
 from rookery.node.fetch.partfile import Origin
-from rookery.relay import opening
 from rookery.relay.giver import Giver
 from rookery.relay.incoming import Incoming
 from rookery.relay.taker import split, take_metadata
+from rookery.wire import opening
 from rookery.wire.engine import BLOCK
 from rookery.wire.manifest import Blob
 from rookery.wire.relay import Place

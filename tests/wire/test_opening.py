@@ -12,7 +12,7 @@ import pytest
 
 from rookery.head.progress import silent
 from rookery.head.swarm.torrent import make_torrent
-from rookery.relay import opening
+from rookery.wire import opening
 from rookery.wire.engine import BLOCK
 from rookery.wire.torrents import Described, describe
 

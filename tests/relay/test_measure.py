@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rookery.relay import frames, probe
+from rookery.relay import frames, measure
 from rookery.relay.book import Book
 from rookery.relay.frames import HEADER, Greeting, Kind
-from rookery.relay.probe import PAD, Probe
+from rookery.relay.measure import PAD, Probe
 from rookery.relay.taker import Taker, join
 
 LOOPBACK = "127.0.0.1"
@@ -36,11 +36,11 @@ def test_a_link_that_takes_nothing_gets_no_more_than_the_first(pair: tuple[socke
         while True:
             near.send(bytes(1 << 20))  # what is in flight, and will not be taken
     padding, sent = Probe(near), 0
-    until = time.monotonic() + 4 * probe.LONG
+    until = time.monotonic() + 4 * measure.LONG
     while time.monotonic() < until:
         sent += padding.due(time.monotonic())
         time.sleep(0.001)
-    assert sent * len(PAD) == probe.FIRST
+    assert sent * len(PAD) == measure.FIRST
     assert not padding.waits
 
 
@@ -59,7 +59,7 @@ def test_a_fast_link_gets_more_and_not_for_ever(pair: tuple[socket.socket, socke
         near.sendall(PAD)
         sent += len(PAD)
         assert time.monotonic() - began < 5
-    assert sent > probe.FIRST
+    assert sent > measure.FIRST
     near.shutdown(socket.SHUT_WR)
     thread.join(5)
     assert took[0] == sent
@@ -67,9 +67,9 @@ def test_a_fast_link_gets_more_and_not_for_ever(pair: tuple[socket.socket, socke
 
 def test_nothing_waits_for_it_when_its_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
     padding, now = Probe(pair[0]), time.monotonic()
-    for _ in range(probe.FIRST // len(PAD) + 1):  # one more than the first: it goes on
+    for _ in range(measure.FIRST // len(PAD) + 1):  # one more than the first: it goes on
         assert padding.due(now)
-    assert not padding.due(now + probe.SECONDS)
+    assert not padding.due(now + measure.SECONDS)
     assert not padding.waits
 
 
