@@ -11,10 +11,11 @@ import pytest
 from rookery import codec
 from rookery.errors import ErrorKind, ErrorRecord, RookeryError
 from rookery.node import talk
-from rookery.node.talk import Head, problem
+from rookery.node.talk import Head, Line, problem
 from rookery.wire import routes
 from rookery.wire.facts import Facts
 from rookery.wire.orders import Answer, Hello, Welcome, Word
+from rookery.wire.relay import Ask, Place
 from rookery.wire.report import Report, Step
 
 FACTS = Facts("x86_64", "bios", 1, "cpu", 1 << 30, "6.1", "0.1.0")
@@ -135,3 +136,96 @@ def test_too_large(server: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
     server.body = b"x" * 11
     with pytest.raises(RookeryError, match="too large"):
         Head(server.url).get("/x")
+
+
+class Keeping(Answering):
+    """One that keeps connections open; `drop` says that it hangs up behind the next answer, without a word."""
+
+    drop = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.RequestHandlerClass = _Keeping
+        self.connections = 0
+        self.body = codec.dumps(Place((), "k", 0.3)).encode()
+
+    def process_request(self, request: object, client_address: object) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)  # type: ignore[arg-type]
+
+
+class _Keeping(_Handler):
+    protocol_version = "HTTP/1.1"
+    server: Keeping
+
+    def do_POST(self) -> None:
+        self._answer()
+        self.close_connection = self.server.drop
+
+
+@pytest.fixture
+def keeping() -> Iterator[Keeping]:
+    with Keeping() as answering:
+        thread = threading.Thread(target=answering.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield answering
+        finally:
+            answering.shutdown()
+            thread.join()
+
+
+ASK = Ask(8473, 0, 10)
+
+
+def test_a_line_is_one_connection(keeping: Keeping) -> None:
+    head, line = Head(keeping.url), Line()
+    for _ in range(3):
+        assert head.place("a" * 64, ASK, line).seconds == 0.3
+    assert keeping.connections == 1
+    keeping.status = 404
+    with pytest.raises(RookeryError):
+        head.place("a" * 64, ASK, line)
+    keeping.status = 200
+    head.place("a" * 64, ASK, line)
+    assert keeping.connections == 1, "an answer is an answer"
+    line.close()
+    head.place("a" * 64, ASK, line)
+    assert keeping.connections == 2
+    line.close()
+    for number in (3, 4):
+        head.place("a" * 64, ASK)
+        assert keeping.connections == number
+    assert len(keeping.asked) == 8
+
+
+def test_a_line_that_the_head_hung_up(keeping: Keeping) -> None:
+    head, line = Head(keeping.url), Line()
+    keeping.drop = True
+    for number in (1, 2, 3):
+        assert head.place("a" * 64, ASK, line).seconds == 0.3
+        assert (keeping.connections, len(keeping.asked)) == (number, number)
+    line.close()
+
+
+def test_what_breaks_off_is_not_kept(keeping: Keeping) -> None:
+    head, line = Head(keeping.url), Line()
+    head.place("a" * 64, ASK, line)
+    keeping.drop, keeping.length = True, 1000
+    with pytest.raises(RookeryError, match="does not answer"):
+        head.place("a" * 64, ASK, line)
+    assert len(keeping.asked) == 2, "an ask that came through is not asked twice"
+    keeping.drop, keeping.length = False, -1
+    assert head.place("a" * 64, ASK, line).seconds == 0.3
+    line.close()
+
+
+def test_a_head_that_went_away_with_the_line(keeping: Keeping) -> None:
+    head, line = Head(keeping.url), Line()
+    keeping.drop = True
+    head.place("a" * 64, ASK, line)
+    keeping.shutdown()
+    keeping.server_close()
+    with pytest.raises(RookeryError, match="does not answer") as caught:
+        head.place("a" * 64, ASK, line)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE

@@ -12,63 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rookery.head.swarm import planner
-from rookery.head.swarm.planner import LONGEST, STRIPES, Asker, Planner, Swarm, layout, pause
+from rookery.head.swarm.planner import LONGEST, STRIPES, Asker, Planner, layout, pause
 from rookery.wire.relay import Ask, Feed
-
-ROOT = "10.0.0.1:8473"
-TOTAL = 1000
-
-
-def name(number: int) -> str:
-    return f"10.1.{number // 250}.{number % 250 + 1}:8473"
-
-
-class Crowd:
-    """Members that ask, as nodes do: each says whom it takes from, and what it has."""
-
-    def __init__(self, segment: int = planner.SEGMENT) -> None:
-        self.swarm = Swarm(ROOT, segment)
-        self.now = 0.0
-        self.racks: dict[str, str] = {}
-
-    def ask(self, number: int, rack: str = "r", **words: object) -> tuple[Feed, ...]:
-        endpoint = name(number)
-        self.racks[endpoint] = rack
-        words = {"pieces": 0, "total": TOTAL} | words
-        return self.swarm.ask(Asker(endpoint, rack), Ask(8473, **words), self.now)  # type: ignore[arg-type]
-
-    def join(self, count: int, racks: int = 1, first: int = 0) -> None:
-        for number in range(first, first + count):
-            self.ask(number, f"r{number % racks}")
-
-    def placed(self) -> list[str]:
-        return list(self.swarm._place)
-
-    def way(self, endpoint: str, stripe: int) -> list[str]:
-        """From a member up to who is not placed; fails on a cycle."""
-        found = [endpoint]
-        while found[-1] in self.swarm._place:
-            found.append(self.swarm.parent(found[-1], stripe))
-            assert len(set(found)) == len(found), f"a cycle: {found}"
-        return found
-
-    def check(self) -> None:
-        """Everybody stands once, and reaches the head, or somebody who has everything. (Who was told to be lost stands
-        nowhere until it asks again.)"""
-        swarm = self.swarm
-        stand = [endpoint for wave in swarm.waves for segment in wave.segments for endpoint in segment.members]
-        assert sorted(stand) == sorted(swarm._place), "each stands in one place"
-        assert all(segment.members for wave in swarm.waves for segment in wave.segments)
-        assert set(stand) <= set(swarm.members)
-        for endpoint in stand:
-            for stripe in range(STRIPES):
-                top = self.way(endpoint, stripe)[-1]
-                assert top == ROOT or swarm.members[top].complete, f"{endpoint} hangs on {top}"
-
-    def links(self) -> list[tuple[str, str, int]]:
-        """Every parent, child, stripe."""
-        return [(self.swarm.parent(one, stripe), one, stripe) for one in self.placed() for stripe in range(STRIPES)]
-
+from tests.head.swarm.crowd import ROOT, TOTAL, Crowd, name
 
 # -- the layout
 
@@ -292,40 +238,6 @@ def test_who_gave_garbage_gives_to_nobody_any_more() -> None:
     for number in (0, 2, 3, 4):
         crowd.ask(number, pieces=TOTAL)
     crowd.check()
-
-
-@pytest.mark.parametrize(("steady", "slow"), [(1.0e7, False), (0.5e7, False), (0.3e7, True), (0.0, True)])
-def test_nobody_is_slow_because_bursts_make_others_seem_fast(steady: float, slow: bool) -> None:
-    crowd = Crowd()
-    crowd.join(5)
-    for _ in range(4):
-        for number in range(5):
-            crowd.now += 0.1
-            parent = crowd.swarm.parent(name(number)) if name(number) in crowd.placed() else ROOT
-            first = number == 0
-            rate, kept = (1e7, steady) if first else (20e7, 1e7)
-            # Its own child measured no burst either.
-            rate = 1e7 if parent == name(0) else rate
-            crowd.ask(number, rate=rate, steady=kept, parents=(parent,), pieces=1)
-    crowd.check()
-    assert crowd.swarm.members[name(0)].slow is slow
-
-
-def test_slow_ones_stand_last() -> None:
-    crowd = Crowd()
-    crowd.join(12)
-    for round_ in range(6):
-        for number in range(12):
-            crowd.now += 0.1
-            slow = number in (3, 7, 8)
-            # Behind a slow parent everything is slow.
-            parent = crowd.swarm.parent(name(number))
-            behind = parent in (name(3), name(7), name(8))
-            crowd.ask(number, rate=1e6 if slow or behind else 1e7, parents=(parent,), pieces=round_)
-    crowd.check()
-    order = [one for segment in crowd.swarm.line() for one in segment]
-    assert set(order[-3:]) == {name(3), name(7), name(8)}
-    assert all(not crowd.swarm.members[one].slow for one in order[:-3])
 
 
 def test_a_wave_that_has_much_is_not_arranged_anew() -> None:

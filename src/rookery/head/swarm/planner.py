@@ -15,11 +15,11 @@ Pure: no clock, no I/O; the caller gives the time, and lets one call in at a tim
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rookery.head.swarm.members import Member, Speeds
 from rookery.wire.relay import Ask, Feed, Place
 
 SEGMENT = 32  # members of one segment at most, in a wave of more than LONGEST
@@ -28,10 +28,9 @@ STRIPES = 2
 YOUNG_PIECES = 16  # a wave is young until a member has so many pieces, or 2 %
 SETTLE = 0.35  # s: the first asks come so soon after each other, until links are measured and places found
 SETTLE_ASKS = 8
-MEASURED_ASKS = 3  # after so many a member without a child is judged by its own link alone
+HASTE = 0.1  # s: the same for who may wait behind a slow one
 ASKS_PER_SECOND = 200  # that all members of a swarm together make, about, later on
 SHORTEST, LONGEST_PAUSE = 2.0, 20.0  # s between two asks of one member
-SLOW = 0.4  # a link below this part of the median is slow
 STALLED = 48  # pieces that a member is behind its parent, and keeps a hungry child waiting, before it counts as slow
 PATIENT = 2.0  # s that it must have had its parent for that
 ANCESTORS = 4  # named to a member beside its parent
@@ -46,36 +45,6 @@ class Asker:
 
     endpoint: str
     rack: str
-
-
-@dataclass
-class Member:
-    """One node of a swarm. asks: how often it asked. rate, steady: of its link from its parent, as in Ask.
-    feeding: the rate that its child measured. banned: gave garbage; it gets no children any more. hungry: as it said
-    last. pause: seconds that it was told to wait. told: its parents when it asked last; told_at: since when these.
-    opener: who gives it the opening."""
-
-    endpoint: str
-    rack: str
-    pieces: int = 0
-    total: int = 1
-    seen: float = 0.0
-    asks: int = 0
-    rate: float = 0.0
-    steady: float = 0.0
-    feeding: float = 0.0
-    slow: bool = False
-    banned: bool = False
-    hungry: bool = False
-    pause: float = 0.0
-    told: tuple[str, ...] = ()
-    told_at: float = 0.0
-    opener: str = ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether it has everything."""
-        return 0 < self.total <= self.pieces
 
 
 @dataclass
@@ -146,7 +115,7 @@ class Swarm:
         self.members: dict[str, Member] = {}
         self.waves: list[Wave] = []
         self._place: dict[str, tuple[Wave, Segment]] = {}
-        self._median, self._best, self._median_at = 0.0, 0.0, -1.0
+        self.speeds = Speeds(self.members)
         self._swept = 0.0
 
     def ask(self, asker: Asker, ask: Ask, now: float) -> tuple[Feed, ...]:
@@ -190,18 +159,12 @@ class Swarm:
         if member is None:
             member = self.members[asker.endpoint] = Member(asker.endpoint, asker.rack, total=ask.total)
         member.pieces, member.total, member.seen = ask.pieces, ask.total, now
-        behind = self.members.get(ask.parents[0]) if ask.parents else None
-        if not (behind and behind.slow):
-            member.rate = ask.rate or member.rate
-            member.steady = ask.steady or member.steady
+        self.speeds.note(member, ask)
         member.asks += 1
         member.hungry = ask.hungry
         place = self._place.get(member.endpoint)
         if place and place[0].young and YOUNG_PIECES < ask.pieces > ask.total // 50 and not member.complete:
             place[0].young = False
-        if ask.rate and len(ask.parents) == 1 and ask.parents[0] in self.members:
-            parent = self.members[ask.parents[0]]
-            parent.feeding = max(parent.feeding, ask.rate)
         return member
 
     def _accuse(self, member: Member, ask: Ask) -> None:
@@ -221,21 +184,13 @@ class Swarm:
 
     def _judge(self, member: Member, ask: Ask, now: float) -> None:
         """Who is much slower than the others goes to the end."""
-        if now - self._median_at > SETTLE / 2:
-            rates = [rate for other in self.members.values() if (rate := max(other.rate, other.feeding))]
-            self._median, self._median_at = statistics.median(rates) if rates else 0.0, now
-            self._best = max((other.steady for other in self.members.values()), default=0.0)
+        self.speeds.look(now)
+        for one in self.speeds.slow(member, now):
+            if one.endpoint in self._place:
+                self._slow(one)
         if member.endpoint not in self._place:
             return
         parent = self.members.get(self.parent(member.endpoint))
-        suspects = [one for one in (parent, member) if one is not None and one.endpoint in self._place]
-        for one in suspects:
-            # Until its child has measured, too, a slow link may be its parent's fault.
-            known = one.rate and (one.feeding or one.asks > MEASURED_ASKS)
-            # A link that was idle may seem much faster than it is, and all others slow beside it: so not by that alone.
-            as_others = self._best and one.steady >= SLOW * self._best
-            if known and max(one.rate, one.feeding) < SLOW * self._median and not as_others and not one.slow:
-                self._slow(one)
         if not ask.hungry or parent is None or parent.endpoint not in self._place or parent.complete or parent.slow:
             return
         # Who waits itself is not the slow one.
@@ -247,11 +202,6 @@ class Swarm:
 
     def _slow(self, member: Member) -> None:
         member.slow = True
-        _, segment = self._place[member.endpoint]
-        at = segment.members.index(member.endpoint)
-        for endpoint in segment.members[at + 1 : at + 2]:
-            # Measured behind a slow one, it says nothing of this one.
-            self.members[endpoint].rate = self.members[endpoint].steady = 0.0
         self._to_the_end(member)
 
     # -- places
@@ -481,7 +431,9 @@ class Planner:
         member = swarm.members.get(asker.endpoint)
         count = len(swarm.members)
         settling = member is not None and not member.complete and (member.asks < SETTLE_ASKS or swarm.young)
-        seconds = max(SETTLE, count / 500) if settling else pause(count)
+        hasty = member is not None and not member.complete and swarm.speeds.is_waiting(member, now)
+        least = HASTE if hasty else SETTLE
+        seconds = max(least, count / 500) if settling or hasty else pause(count)
         if member is not None:
             member.pause = seconds
         opener = swarm.opener(asker.endpoint) if member is not None and ask.opening else ""

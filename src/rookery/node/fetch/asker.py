@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 from rookery.errors import RookeryError
 from rookery.log import logger
-from rookery.node.talk import Head
+from rookery.node.talk import Head, Line
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Place
 
 log = logger(__name__)
 
 ASK_TIMEOUT = 5.0
+SOON = 1.0  # s: the connection is kept for who is to ask again within; a head of thousands has not one for each
 
 
 class Asker:
@@ -23,7 +24,7 @@ class Asker:
 
     def __init__(self, source: Source, sha256: str, make: Callable[[], Ask]) -> None:
         self._head = Head(source.head, source.credential, ASK_TIMEOUT)
-        self._sha256, self._make = sha256, make
+        self._sha256, self._make, self._line = sha256, make, Line()
         self._lock = threading.Lock()
         self._answer: Place | None = None
         self._wake, self._stopping = threading.Event(), False
@@ -31,8 +32,11 @@ class Asker:
         self._thread = threading.Thread(target=self._run, name="chain-ask", daemon=True)
 
     def once(self, ask: Ask) -> Place:
-        """Ask now. Raises RookeryError as `Head.place`."""
-        return self._head.place(self._sha256, ask)
+        """Ask now; not from two threads. Raises RookeryError as `Head.place`."""
+        place = self._head.place(self._sha256, ask, self._line)
+        if place.seconds > SOON:
+            self._line.close()
+        return place
 
     def start(self) -> None:
         """Begin to ask by ourselves, as often as the head says."""
@@ -50,6 +54,7 @@ class Asker:
 
     def leave(self, ask: Ask) -> None:
         """Tell the head that this node goes, if it hears."""
+        self._line.close()
         with contextlib.suppress(RookeryError):
             Head(self._head.url, self._head.credential, 1.0).place(self._sha256, ask)
 
@@ -59,6 +64,7 @@ class Asker:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(ASK_TIMEOUT)
+        self._line.close()
 
     def _run(self) -> None:
         while True:
