@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node's words with the head, over HTTP/1.1 (RFC 9110). No retries in here: who calls knows what it can wait for."""
+"""A node's words with the head, over HTTP/1.1 (RFC 9110). No retries in here, but where the head has closed a kept
+connection: who calls knows what it can wait for."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ class Wired(Crowd):
         self.speeds, self.dice = speeds, dice
         self.join(len(speeds))
         self.taken = {number: self.parent(number) for number in range(len(speeds))}
+        self.moved: set[int] = set()
 
     def parent(self, number: int) -> str:
         return self.swarm.parent(name(number))
@@ -36,8 +37,14 @@ class Wired(Crowd):
             [self.speeds[number], *(self.speeds[one] for one in range(len(self.speeds)) if name(one) == parent)]
         )
         measured = speed * self.dice.uniform(0.9, 1.4)  # bursts
-        self.ask(number, rate=measured, steady=self.dice.choice([0.0, measured * 0.9]), parents=(parent,))
-        self.taken[number] = self.parent(number)  # from there it takes, and measures, until it asks again
+        steady = self.dice.choice([0.0, measured * 0.9])
+        if number in self.moved and self.dice.random() < 0.5:
+            measured = steady = 0.0  # it has only just come there
+        self.moved.discard(number)
+        self.ask(number, rate=measured, steady=steady, parents=(parent,))
+        if self.parent(number) != parent:
+            self.taken[number] = self.parent(number)  # from there it takes, and measures, until it asks again
+            self.moved.add(number)
 
     def play(self, rounds: int) -> None:
         for _ in range(rounds):
@@ -63,7 +70,7 @@ def test_the_slow_ones_are_found_and_nobody_else(count: int, slow: int, seed: in
     speeds = [SLOW] * min(slow, count // 4) + [FAST] * (count - min(slow, count // 4))
     dice.shuffle(speeds)
     crowd = Wired(speeds, dice)
-    crowd.play(12)
+    crowd.play(16)
     wanted = {number for number, speed in enumerate(speeds) if speed == SLOW}
     assert crowd.found() == wanted
     assert crowd.last(len(wanted)) == {name(number) for number in wanted}
@@ -94,12 +101,12 @@ def test_a_slow_one_is_known_when_both_sides_have_measured() -> None:
 
 def test_without_a_child_it_takes_a_second() -> None:
     crowd = Wired([FAST, FAST, FAST, SLOW], random.Random(0))
-    for now in (0.0, 0.4, 0.8):
+    for now in (5.0, 5.4, 5.8):  # the torrent took long
         crowd.now = now
         for number in range(4):
             crowd.say(number)
         assert crowd.found() == set()
-    crowd.now = members.ALONE
+    crowd.now = 5.0 + members.ALONE
     crowd.say(3)
     assert crowd.found() == {3}
 
@@ -150,14 +157,113 @@ def test_who_may_wait_behind_a_slow_one_asks_again_soon() -> None:
 
 
 def test_it_does_not_ask_in_haste_for_ever() -> None:
-    them = {name(number): Member(name(number), "r", rate=FAST, steady=FAST) for number in range(4)}
-    speeds = Speeds(them)
-    waiting = them[name(3)]
-    waiting.rate = waiting.steady = SLOW
+    found = Planner(ROOT)
+    for number in range(4):
+        found.ask("a" * 64, "key", Asker(name(number), "r"), Ask(8473, 0, 100), 0.0)
+
+    def seconds(number: int, rate: float, now: float) -> float:
+        ask = Ask(8473, 50, 100, rate=rate, parents=(name(number - 1),))
+        return found.ask("a" * 64, "key", Asker(name(number), "r"), ask, now).seconds
+
+    for number in (1, 2):
+        for _ in range(planner.SETTLE_ASKS):
+            seconds(number, FAST, 20.0)
+    asked = [seconds(3, SLOW, 20.1 + at / 10) for at in range(15)]
+    assert asked[:9] == [planner.HASTE] * 9, "also when it has asked often"
+    assert asked[-1] > planner.SETTLE
+
+
+# -- what is measured where
+
+
+def known(*those: Member) -> Speeds:
+    """Speeds of some members, and of five fast ones."""
+    others = [Member(f"fast{number}", "r", rate=FAST, steady=FAST) for number in range(5)]
+    speeds = Speeds(ROOT, {one.endpoint: one for one in (*those, *others)})
     speeds.look(0.0)
-    assert speeds.is_waiting(waiting, 0.5)
-    assert not speeds.is_waiting(waiting, members.ALONE)
-    waiting.told_at = 1.0
-    assert speeds.is_waiting(waiting, 1.5)
-    waiting.slow = True
-    assert not speeds.is_waiting(waiting, 1.5)
+    return speeds
+
+
+def lonely(**words: object) -> Member:
+    """One that has a slow link, and no child."""
+    return Member("x", "r", rate=SLOW, told=("p",), behind="p", **words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("parent", "slow"),
+    [
+        (Member("p", "r", rate=FAST, steady=FAST), True),
+        (Member("p", "r", rate=SLOW), False),
+        (Member("p", "r", rate=FAST, steady=FAST, slow=True), False),
+        (Member("p", "r", pieces=1, total=1), True),
+        (Member("p", "r", pieces=1, total=1, slow=True), False),
+        (Member("p", "r", pieces=1, total=1, rate=SLOW), False),
+        (None, False),  # it is gone
+    ],
+)
+def test_a_lonely_one_is_judged_by_a_parent_that_is_not_to_blame(parent: Member | None, slow: bool) -> None:
+    child = lonely()
+    speeds = known(child, *([parent] if parent else []))
+    assert (child in speeds.slow(child, members.ALONE)) is slow
+
+
+def test_nobody_is_judged_by_a_link_that_it_has_no_more() -> None:
+    child, parent = lonely(), Member("p", "r", rate=FAST, steady=FAST)
+    child.told = ("other",)
+    assert not list(known(child, parent).slow(child, members.ALONE))
+    child.told, child.behind = (ROOT,), ROOT
+    assert child in known(child, parent).slow(child, members.ALONE)
+
+
+def test_who_has_everything_is_not_judged() -> None:
+    child, parent = lonely(pieces=1, total=1), Member("p", "r", rate=FAST, steady=FAST)
+    assert not list(known(child, parent).slow(child, members.ALONE))
+
+
+def test_two_halves_are_no_slow_link() -> None:
+    child, parent = Member("x", "r", told=("p", "q")), Member("p", "r", rate=FAST, steady=FAST)
+    speeds = known(child, parent, Member("q", "r", rate=FAST, steady=FAST))
+    for parents in (("p",), ("p", "q")):
+        speeds.note(child, Ask(8473, 0, 1, rate=SLOW, parents=parents), 0.0)
+        assert (child.rate, child.behind) == (SLOW, "")
+        assert not list(speeds.slow(child, 10.0))
+        assert not parent.feeding
+
+
+def test_nobody_speaks_for_a_stranger() -> None:
+    child, stranger = Member("x", "r", told=("p",)), Member("s", "r")
+    known(child, stranger).note(child, Ask(8473, 0, 1, rate=FAST, steady=FAST, parents=("s",)), 0.0)
+    assert (stranger.feeding, stranger.fed) == (0.0, "")
+
+
+def test_a_slow_one_is_found_among_links_that_bursts_make_seem_faster() -> None:
+    above, below = Member("a", "r", rate=FAST, steady=FAST), Member("b", "r", feeding=FAST, feeding_steady=FAST)
+    slow = Member("s", "r", rate=SLOW, steady=SLOW, behind="a", feeding=SLOW, feeding_steady=SLOW, fed="b")
+    them = [Member(f"burst{number}", "r", rate=4.5 * FAST, steady=FAST) for number in range(5)]
+    speeds = Speeds(ROOT, {one.endpoint: one for one in (above, below, slow, *them)})
+    speeds.look(0.0)
+    assert list(speeds.slow(slow, 0.0)) == [slow]
+    # And whose own burst seemed fast is not for that reason a fast one.
+    above.rate, above.steady, below.feeding = 4.5 * FAST, SLOW, 0.0
+    below.feeding_steady = 0.0
+    assert not list(speeds.slow(slow, 0.0))
+
+
+def test_a_few_links_are_no_measure() -> None:
+    them = {str(number): Member(str(number), "r") for number in range(40)}
+    them["1"].rate = them["2"].rate = FAST
+    them["3"].rate, them["3"].behind, them["3"].told = SLOW, ROOT, (ROOT,)
+    speeds = Speeds(ROOT, them)
+    speeds.look(0.0)
+    assert not list(speeds.slow(them["3"], 10.0))
+    for number in range(10, 20):
+        them[str(number)].rate = FAST
+    speeds.look(1.0)
+    assert list(speeds.slow(them["3"], 10.0)) == [them["3"]]
+
+
+def test_what_is_measured_behind_a_slow_one_does_not_count_for_the_median() -> None:
+    slow = [Member(f"s{number}", "r", slow=True, rate=SLOW) for number in range(3)]
+    behind = [Member(f"b{number}", "r", rate=SLOW, behind=f"s{number}") for number in range(3)]
+    child, parent = lonely(), Member("p", "r", rate=FAST, steady=FAST)
+    assert child in known(child, parent, *slow, *behind).slow(child, members.ALONE)

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from rookery import codec
+from rookery.errors import RookeryError
 from rookery.node.fetch.asker import SOON, Asker
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Place
@@ -26,9 +31,35 @@ def test_the_connection_is_kept_while_places_are_found(keeping: Keeping) -> None
 
 def test_nothing_stays_open(keeping: Keeping) -> None:
     asker = Asker(Source(keeping.url, "c"), "a" * 64, lambda: ASK)
+    for end in (asker.stop, lambda: asker.leave(Ask(8473, 0, 0, leaving=True))):
+        asker.once(ASK)
+        connection = asker._line.take()
+        assert connection is not None
+        asker._line.put(connection)
+        end()
+        assert connection.sock is None, "it is closed"
+        assert asker._line.take() is None
+        asker._stopping = False
+
+
+def test_an_error_ends_the_connection(keeping: Keeping) -> None:
+    asker = Asker(Source(keeping.url, "c"), "a" * 64, lambda: ASK)
     asker.once(ASK)
+    keeping.status = 404
+    with pytest.raises(RookeryError):
+        asker.once(ASK)
+    assert asker._line.take() is None, "who is not answered asks seldom"
+
+
+def test_its_own_thread_asks_over_it(keeping: Keeping) -> None:
+    asker = Asker(Source(keeping.url, "c"), "a" * 64, lambda: ASK)
+    asker.once(ASK)
+    asker.start()
+    until = time.monotonic() + 20
+    while len(keeping.asked) < 4 and time.monotonic() < until:
+        asker.ask()
+        time.sleep(0.02)
     asker.stop()
-    assert asker._line.take() is None
-    asker.once(ASK)
-    asker.leave(Ask(8473, 0, 0, leaving=True))
+    assert len(keeping.asked) >= 4
+    assert keeping.connections == 1
     assert asker._line.take() is None

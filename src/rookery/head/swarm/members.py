@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from rookery.wire.relay import Ask
 
 SLOW = 0.4  # a link below this part of the median is slow
+KNOWN = 4  # the part of all members, one in so many, whose links must be measured before any of them counts as slow
 REFRESH = 0.175  # s between two looks at all members for the median, with QUICK and more; with fewer as much shorter
 QUICK = 350
-ALONE = 1.0  # s of one parent after which a member is judged by the link from it alone
+ALONE = 1.0  # s after the first measure of a link from which a member is judged by that alone
 
 
 @dataclass
 class Member:
-    """One node of a swarm. asks: how often it asked. rate, steady: of its link from `behind`, as in Ask, 0 until it is
-    measured. feeding, feeding_steady: of the best link to a child; fed: who measured last. banned: gave garbage; it
-    gets no children any more. hungry: as it said last. pause: seconds that it was told to wait. told: its parents when
-    it asked last; told_at: since when these. opener: who gives it the opening."""
+    """One node of a swarm. asks: how often it asked. rate, steady: as in Ask, 0 until its link is measured. behind:
+    from whom, empty when it is from several; since: from when on. feeding, feeding_steady: of the best link to a child
+    that takes all from it; fed: who measured last. banned: gave garbage; it gets no children any more. hungry: as it
+    said last. pause: seconds that it was told to wait. told: its parents when it asked last; told_at: since when these.
+    opener: who gives it the opening."""
 
     endpoint: str
     rack: str
@@ -37,6 +39,7 @@ class Member:
     rate: float = 0.0
     steady: float = 0.0
     behind: str = ""
+    since: float = 0.0
     feeding: float = 0.0
     feeding_steady: float = 0.0
     fed: str = ""
@@ -55,32 +58,37 @@ class Member:
 
 
 class Speeds:
-    """Who of `members` (by endpoint) is slow."""
+    """Who of `members` (by endpoint) is slow. root: endpoint of the head's relay."""
 
-    def __init__(self, members: Mapping[str, Member]) -> None:
-        self._members = members
-        self._median, self._best, self._at = 0.0, 0.0, -1.0
+    def __init__(self, root: str, members: Mapping[str, Member]) -> None:
+        self._root, self._members = root, members
+        self._median, self._best, self._sure, self._at = 0.0, 0.0, False, -1.0
 
-    def note(self, member: Member, ask: Ask) -> None:
-        """Take in what a member measured."""
+    def note(self, member: Member, ask: Ask, now: float) -> None:
+        """Take in what a member measured, `told` being what it was told before."""
         if not ask.rate:
             return
-        member.rate, member.steady = ask.rate, ask.steady
-        member.behind = ask.parents[0] if ask.parents else ""
-        parent = self._members.get(member.behind)
-        if parent is not None and len(ask.parents) == 1:
+        behind = ask.parents[0] if len(ask.parents) == 1 == len(member.told) else ""
+        if behind != member.behind or not member.rate:
+            member.since = now
+        member.rate, member.steady, member.behind = ask.rate, ask.steady, behind
+        # Nobody speaks for one that it was not told to take from.
+        parent = self._members.get(behind) if member.told == (behind,) else None
+        if parent is not None:
             parent.feeding = max(parent.feeding, ask.rate)
             parent.feeding_steady = max(parent.feeding_steady, ask.steady)
             parent.fed = member.endpoint
 
     def look(self, now: float) -> None:
         """Compare all links, if that was not done a moment ago."""
-        if now - self._at < REFRESH * min(len(self._members) / QUICK, 1.0):
+        everybody = self._members.values()
+        if now - self._at < REFRESH * min(len(everybody) / QUICK, 1.0):
             return
         self._at = now
-        rates = [max(one.feeding, 0.0 if self._explained(one) else one.rate) for one in self._members.values()]
-        self._median = statistics.median(known) if (known := [rate for rate in rates if rate]) else 0.0
-        self._best = max((max(one.steady, one.feeding_steady) for one in self._members.values()), default=0.0)
+        rates = [rate for one in everybody if (rate := max(one.feeding, 0.0 if self._explained(one) else one.rate))]
+        steady = [rate for one in everybody if (rate := max(one.steady, one.feeding_steady))]
+        self._median = statistics.median(rates) if len(rates) > max(len(everybody) // KNOWN, 1) else 0.0
+        self._best, self._sure = max(steady, default=0.0), 2 * len(steady) > len(rates)
 
     def slow(self, member: Member, now: float) -> Iterator[Member]:
         """Those that are known to be slow by what a member has just said: it, or one at the other end of a link of
@@ -88,12 +96,12 @@ class Speeds:
         parent = self._members.get(member.behind)
         near = (member.endpoint, member.behind, member.fed, parent.behind if parent else "")
         for one in (self._members[endpoint] for endpoint in near if endpoint in self._members):
-            if not one.slow and self._is_slow(one, now):
+            if not one.slow and not one.complete and self._is_slow(one, now):
                 yield one
 
     def is_waiting(self, member: Member, now: float) -> bool:
         """Whether its link is slow, and that may be its parent's fault: it shall ask again soon."""
-        is_new = now - member.told_at < ALONE
+        is_new = now - max(member.told_at, member.since) < ALONE
         return is_new and not member.slow and self._lags(member.rate, member.steady)
 
     def _is_slow(self, one: Member, now: float) -> bool:
@@ -103,11 +111,18 @@ class Speeds:
         if one.feeding and any(end is not None and self._is_fast(end) for end in (parent, child)):
             return True
         # Without a child, or amid others of whom nothing is known: if it cannot be its parent's fault.
-        blameless = parent is None or parent.complete or self._is_fast(parent)
-        return blameless and now - one.told_at >= ALONE
+        if one.told != (one.behind,) or now - one.since < ALONE:
+            return False
+        return one.behind == self._root or (parent is not None and not parent.slow and self._may_be_fast(parent))
+
+    def _may_be_fast(self, parent: Member) -> bool:
+        unknown = parent.complete and not parent.rate and not parent.feeding
+        return unknown or self._is_fast(parent)
 
     def _is_fast(self, one: Member) -> bool:
         """Whether one of its links is, beyond doubt."""
+        if self._sure and (one.steady or one.feeding_steady):
+            return max(one.steady, one.feeding_steady) >= SLOW * self._best
         return max(one.rate, one.feeding) >= SLOW * self._median
 
     def _lags(self, rate: float, steady: float) -> bool:

@@ -115,7 +115,7 @@ class Swarm:
         self.members: dict[str, Member] = {}
         self.waves: list[Wave] = []
         self._place: dict[str, tuple[Wave, Segment]] = {}
-        self.speeds = Speeds(self.members)
+        self.speeds = Speeds(root, self.members)
         self._swept = 0.0
 
     def ask(self, asker: Asker, ask: Ask, now: float) -> tuple[Feed, ...]:
@@ -159,7 +159,7 @@ class Swarm:
         if member is None:
             member = self.members[asker.endpoint] = Member(asker.endpoint, asker.rack, total=ask.total)
         member.pieces, member.total, member.seen = ask.pieces, ask.total, now
-        self.speeds.note(member, ask)
+        self.speeds.note(member, ask, now)
         member.asks += 1
         member.hungry = ask.hungry
         place = self._place.get(member.endpoint)

@@ -33,10 +33,14 @@ class Asker:
 
     def once(self, ask: Ask) -> Place:
         """Ask now; not from two threads. Raises RookeryError as `Head.place`."""
-        place = self._head.place(self._sha256, ask, self._line)
-        if place.seconds > SOON:
-            self._line.close()
-        return place
+        keep = False
+        try:
+            place = self._head.place(self._sha256, ask, self._line)
+            keep = place.seconds <= SOON and not self._stopping
+            return place
+        finally:
+            if not keep:
+                self._line.close()
 
     def start(self) -> None:
         """Begin to ask by ourselves, as often as the head says."""

@@ -297,6 +297,7 @@ class Chain:
             if now - self._asked > AGAIN:
                 self._ask(now, hungry=parent is None)
             return
+        self._measured.discard(parent)
         key = self._place.key if self._place else ""
         greeting = frames.Greeting(self._blob.sha256, key, *at, opening=file.opener is not None and feed.stripe == 0)
         address = split(parent)[0]
