@@ -99,16 +99,16 @@ def test_a_slow_one_is_known_when_both_sides_have_measured() -> None:
     assert crowd.last(1) == {name(2)}
 
 
-def test_without_a_child_it_takes_a_second() -> None:
-    crowd = Wired([FAST, FAST, FAST, SLOW], random.Random(0))
-    for now in (5.0, 5.4, 5.8):  # the torrent took long
-        crowd.now = now
-        for number in range(4):
-            crowd.say(number)
-        assert crowd.found() == set()
-    crowd.now = 5.0 + members.ALONE
-    crowd.say(3)
-    assert crowd.found() == {3}
+@pytest.mark.parametrize(("steady", "seconds"), [(0.0, members.ALONE), (SLOW, members.STEADY)])
+def test_without_a_child_it_takes_a_moment(steady: float, seconds: float) -> None:
+    crowd = Crowd()
+    crowd.join(4)
+    for part in (0.0, 0.5, 0.9, 1.0):
+        crowd.now = 5.0 + part * seconds  # the torrent took long
+        for number in range(3):
+            crowd.ask(number, rate=FAST, steady=FAST, parents=(crowd.swarm.parent(name(number)),))
+        crowd.ask(3, rate=SLOW, steady=steady, parents=(name(2),))
+        assert crowd.swarm.members[name(3)].slow is (part == 1.0)
 
 
 @pytest.mark.parametrize(("steady", "slow"), [(1.0e7, False), (0.5e7, False), (0.3e7, True), (0.0, True)])
@@ -149,9 +149,11 @@ def test_who_may_wait_behind_a_slow_one_asks_again_soon() -> None:
 
     for number in range(5):
         assert seconds(number, "", 0.0, 0.0) == planner.SETTLE
-    for number in (1, 2, 4):
+    for number in (1, 2):
         assert seconds(number, name(number - 1), FAST, 0.3) == planner.SETTLE
+    assert seconds(4, "", 0.0, 0.4) == planner.SETTLE
     assert seconds(3, name(2), SLOW, 0.4) == planner.HASTE
+    assert seconds(4, "", 0.0, 0.5) == planner.HASTE, "it has measured nothing, and stands behind a slow link"
     assert seconds(3, name(2), SLOW, 0.4, pieces=100) > planner.HASTE, "it has all"
     assert seconds(2, name(1), FAST, 0.5) == planner.SETTLE
 

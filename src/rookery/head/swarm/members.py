@@ -20,6 +20,7 @@ KNOWN = 4  # the part of all members, one in so many, whose links must be measur
 REFRESH = 0.175  # s between two looks at all members for the median, with QUICK and more; with fewer as much shorter
 QUICK = 350
 ALONE = 1.0  # s after the first measure of a link from which a member is judged by that alone
+STEADY = 0.25  # s: the same where it is measured for so long that it was no burst
 
 
 @dataclass
@@ -100,9 +101,12 @@ class Speeds:
                 yield one
 
     def is_waiting(self, member: Member, now: float) -> bool:
-        """Whether its link is slow, and that may be its parent's fault: it shall ask again soon."""
-        is_new = now - max(member.told_at, member.since) < ALONE
-        return is_new and not member.slow and self._lags(member.rate, member.steady)
+        """Whether its link is slow, or not measured yet behind one that is, and that may be its parent's fault: it
+        shall ask again soon."""
+        parent = self._members.get(member.told[0]) if member.told else None
+        one = member if member.rate or parent is None else parent
+        is_new = now - max(member.told_at, one.since) < ALONE
+        return is_new and not member.slow and self._lags(one.rate, one.steady)
 
     def _is_slow(self, one: Member, now: float) -> bool:
         if not self._lags(one.rate, one.steady) or (one.feeding and not self._lags(one.feeding, one.feeding_steady)):
@@ -111,7 +115,7 @@ class Speeds:
         if one.feeding and any(end is not None and self._is_fast(end) for end in (parent, child)):
             return True
         # Without a child, or amid others of whom nothing is known: if it cannot be its parent's fault.
-        if one.told != (one.behind,) or now - one.since < ALONE:
+        if one.told != (one.behind,) or now - one.since < (STEADY if one.steady else ALONE):
             return False
         return one.behind == self._root or (parent is not None and not parent.slow and self._may_be_fast(parent))
 

@@ -16,6 +16,7 @@ from rookery.wire.relay import Ask, Place
 log = logger(__name__)
 
 ASK_TIMEOUT = 5.0
+LEAST = 0.05  # s between two asks that nobody asked for
 SOON = 1.0  # s: the connection is kept for who is to ask again within; a head of thousands has not one for each
 
 
@@ -36,6 +37,7 @@ class Asker:
         keep = False
         try:
             place = self._head.place(self._sha256, ask, self._line)
+            self._seconds = max(place.seconds, LEAST)
             keep = place.seconds <= SOON and not self._stopping
             return place
         finally:
@@ -83,4 +85,4 @@ class Asker:
                 self._seconds = min(self._seconds * 2, 10.0)
                 continue
             with self._lock:
-                self._answer, self._seconds = place, max(place.seconds, 0.1)
+                self._answer = place
