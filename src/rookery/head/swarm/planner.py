@@ -160,7 +160,6 @@ class Swarm:
             member = self.members[asker.endpoint] = Member(asker.endpoint, asker.rack, total=ask.total)
         member.pieces, member.total, member.seen = ask.pieces, ask.total, now
         self.speeds.note(member, ask, now)
-        member.asks += 1
         member.hungry = ask.hungry
         place = self._place.get(member.endpoint)
         if place and place[0].young and YOUNG_PIECES < ask.pieces > ask.total // 50 and not member.complete:
@@ -185,7 +184,7 @@ class Swarm:
     def _judge(self, member: Member, ask: Ask, now: float) -> None:
         """Who is much slower than the others goes to the end."""
         self.speeds.look(now)
-        for one in self.speeds.slow(member, now):
+        for one in self.speeds.found(member, now):
             if one.endpoint in self._place:
                 self._slow(one)
         if member.endpoint not in self._place:
@@ -430,8 +429,11 @@ class Planner:
         feeds = swarm.ask(asker, ask, now)
         member = swarm.members.get(asker.endpoint)
         count = len(swarm.members)
-        settling = member is not None and not member.complete and (member.asks < SETTLE_ASKS or swarm.young)
-        hasty = member is not None and not member.complete and swarm.speeds.is_waiting(member, now)
+        hasty = settling = False
+        if member is not None and not member.complete:
+            hasty = swarm.speeds.is_waiting(member, now)
+            member.asks += not hasty
+            settling = member.asks < SETTLE_ASKS or swarm.young
         least = HASTE if hasty else SETTLE
         seconds = max(least, count / 500) if settling or hasty else pause(count)
         if member is not None:
