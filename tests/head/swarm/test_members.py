@@ -309,3 +309,19 @@ def test_what_is_measured_behind_a_slow_one_does_not_count_for_the_median() -> N
     behind = [Member(f"b{number}", "r", rate=SLOW, behind=f"s{number}") for number in range(3)]
     child, parent = lonely(), Member("p", "r", rate=FAST, steady=FAST)
     assert child in known(child, parent, *slow, *behind).found(child, members.ALONE)
+
+
+def test_the_best_link_to_a_child_counts_and_the_last_child() -> None:
+    parent = Member("p", "r", rate=SLOW, behind=ROOT, told=(ROOT,))
+    former, child = Member("f", "r", told=("p",), slow=True), Member("c", "r", told=("p",), feeding=FAST)
+    speeds = known(parent, former, child)
+    speeds.note(former, Ask(8473, 0, 1, rate=SLOW * 1.5, parents=("p",)), 0.0)
+    speeds.note(child, Ask(8473, 0, 1, rate=SLOW, steady=SLOW, parents=("p",)), 0.0)
+    assert (parent.feeding, parent.feeding_steady, parent.fed) == (SLOW * 1.5, 0.0, "c")
+    assert parent in list(speeds.found(child, 0.0))
+    speeds.note(child, Ask(8473, 0, 1, rate=9 * FAST, parents=("p",)), 0.0)
+    assert (parent.feeding, parent.feeding_steady) == (9 * FAST, 0.0)
+    speeds.note(child, Ask(8473, 0, 1, rate=9 * FAST, steady=FAST, parents=("p",)), 0.0)
+    assert (parent.feeding, parent.feeding_steady) == (9 * FAST, FAST)
+    speeds.note(child, Ask(8473, 0, 1, rate=SLOW, steady=SLOW, parents=("p",)), 0.0)
+    assert parent.feeding == 9 * FAST

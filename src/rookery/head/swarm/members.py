@@ -30,7 +30,7 @@ AGAIN = 2  # measures of that link at least: the first one may be of a parent th
 class Member:
     """One node of a swarm. asks: how often it asked, but for those in haste. rate, steady: as in Ask, 0 until its link
     is measured. behind: from whom, empty when it is from several; since: when it told this first; measures: how often.
-    feeding, feeding_steady: of the best link to a child that takes all from it; fed: that child. banned: gave
+    feeding, feeding_steady: of the best link to a child that takes all from it; fed: the last of these. banned: gave
     garbage; it gets no children any more. hungry: as it said last. pause: seconds that it was told to wait. told: its
     parents when it asked last; told_at: since when these. opener: who gives it the opening."""
 
@@ -83,9 +83,10 @@ class Speeds:
         parent = self._members.get(behind) if member.told == (behind,) else None
         if parent is not None:
             is_more = _kept(ask.rate, ask.steady) > _kept(parent.feeding, parent.feeding_steady)
-            is_exact = parent.fed == member.endpoint and ask.steady and not parent.feeding_steady
+            is_exact = parent.fed == member.endpoint and ask.steady and ask.rate >= parent.feeding
             if is_more or is_exact:
-                parent.feeding, parent.feeding_steady, parent.fed = ask.rate, ask.steady, member.endpoint
+                parent.feeding, parent.feeding_steady = ask.rate, ask.steady
+            parent.fed = member.endpoint
 
     def look(self, now: float) -> None:
         """Compare all links, if that was not done a moment ago."""
