@@ -145,15 +145,17 @@ def _fabrics(tables: Tables) -> str:
             f"{row['nodes']:,}",
             row["rack"],
             f"{row['narrow']}:1",
+            f"{row['core']}:1",
             row["segment"],
             row["copies"],
             f"{row['used']:.0%}",
+            f"{row['used_core']:.0%}",
             f"{row['known']:.3f}",
             f"{row['blind']:.2f}",
         )
         for row in tables["fabrics"]
     ]
-    head = ("N", "rack", "uplink", "segments of", "copies in", "uplink used", "÷ T(1)", "racks unknown")
+    head = ("N", "rack", "uplink", "pod's", "segments of", "copies in", "used", "pod's used", "÷ T(1)", "racks unknown")
     return _table(head, lines)
 
 

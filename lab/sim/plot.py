@@ -96,7 +96,7 @@ def _faults(axes: Axes, tables: Tables) -> None:
 
 def _fabric(axes: Axes, tables: Tables) -> None:
     axes.set_title("Uplinks of racks of 32, 10,000 nodes, 1 GB at 1 Gbit/s")
-    rows = [row for row in tables["fabrics"] if row["nodes"] == 10_000 and row["rack"] == 32]
+    rows = [row for row in tables["fabrics"] if row["nodes"] == 10_000 and row["rack"] == 32 and row["core"] == 1]
     narrow = sorted({row["narrow"] for row in rows})
     bars = (
         ("racks known, segments of 32", 32, "known", OURS),

@@ -146,15 +146,20 @@ def hiccups() -> Iterator[Row]:
 
 
 def fabrics() -> Iterator[Row]:
-    """Fat trees: racks with uplinks narrower than their nodes, with and without the racks in the order of the chain."""
-    for nodes, rack, narrow, segment in product((1000, 10_000), (32, 40), (1, 2, 4), (8, 32)):
-        fabric = Fabric(rack, narrow)
+    """Fat trees: racks and pods with uplinks narrower than what is below them, with and without the racks in the order
+    of the chain."""
+    narrows = ((1, 1), (2, 1), (4, 1), (4, 4))
+    for nodes, rack, (narrow, core), segment in product(LARGE, (32, 40), narrows, (8, 32)):
+        if nodes == LARGE[-1] and rack != 32:
+            continue
+        fabric = Fabric(rack, narrow, core)
         case = replace(base(nodes), segment=min(segment, rack), one_chain=0)
         copies = fabric.copies(case.segment)
         known = run(replace(case, between=fabric.between(case.segment)))
         blind = run(replace(case, rate=case.rate * fabric.blind()))
-        yield {"nodes": nodes, "rack": rack, "narrow": narrow, "segment": segment, "copies": copies} | {
+        yield {"nodes": nodes, "rack": rack, "narrow": narrow, "core": core, "segment": segment, "copies": copies} | {
             "used": fabric.used(case.segment),
+            "used_core": fabric.used_core(case.segment),
             "known": known.ratio,
             "blind": blind.last / case.alone,
         }

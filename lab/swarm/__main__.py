@@ -68,6 +68,8 @@ def main() -> int:
         return 1
     if given.json:
         print(json.dumps([vars(row) for row in rows], default=vars))
+    elif rows:
+        print(report.shown(rows))
     missed = [row for row in rows if not row.held]
     say(f"done in {time.monotonic() - started:.0f} s: {len(rows)} rows, {len(missed)} of them missed a limit")
     return 1 if missed else 0

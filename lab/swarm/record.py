@@ -17,6 +17,7 @@ from lab.swarm.measure import BUSY, Wire
 from rookery import __version__, files
 from rookery.run import run
 
+_ADDED = ("last", "mean", "ratio", "commit")  # to a row in the file
 POINTS = 60  # of one progress curve that is kept
 FORMAT = 1
 
@@ -181,10 +182,15 @@ class Book:
         """What a part was measured on."""
         return dict(self._parts[part]["machine"])
 
+    def commits(self, part: str) -> list[str]:
+        """Of what code its rows are, as far as that is known; `+` is behind one that was not all of the code."""
+        return sorted({row["commit"] for row in self._parts[part]["rows"] if row.get("commit")})
+
     def put(self, part: str, rows: Iterable[Row], date: str, keep: bool = False) -> None:
         """Replace a part's rows and write the file. date: ISO, of the run. keep: those of another load, number of
         nodes or system stay, against the T(1) of their own run."""
-        whole = [{**asdict(row), "last": row.last, "mean": row.mean, "ratio": row.ratio} for row in rows]
+        more = {"commit": _commit()}
+        whole = [{**asdict(row), "last": row.last, "mean": row.mean, "ratio": row.ratio, **more} for row in rows]
         if keep and part in self._parts:
             new = {_key(row) for row in whole}
             whole += [row for row in self._parts[part]["rows"] if _key(row) not in new]
@@ -198,10 +204,18 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _row(raw: Mapping[str, Any]) -> Row:
-    fields = {name: value for name, value in raw.items() if name not in ("last", "mean", "ratio")}
+    fields = {name: value for name, value in raw.items() if name not in _ADDED}
     fields["checks"] = tuple(Check(**check) for check in raw["checks"])
     fields["seconds"] = tuple(raw["seconds"])
     return Row(**fields)
+
+
+def _commit() -> str:
+    """The commit of the code that is here; empty where there is no git."""
+    top = Path(__file__).resolve().parents[2]
+    found = run(["git", "-C", top, "rev-parse", "--short", "HEAD"], check=False).stdout.strip()
+    changed = run(["git", "-C", top, "status", "--porcelain", "--", "src", "lab"], check=False).stdout
+    return f"{found}{'+' if changed else ''}"
 
 
 def _libtorrent() -> str:

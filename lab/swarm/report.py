@@ -31,7 +31,9 @@ HEAD = """\
 
 `make bench-swarm` wrote this page, [swarm.json](swarm.json) with every number, and the plots. The head is the real
 one (`rookery serve`), every node is a process of its own with the real fetch code, each in a network namespace whose
-link is shaped both ways (tbf). All of it shares the cores of one machine.
+link is shaped both ways (tbf). All of it shares the cores of one machine. Parts are measured one by
+one, some with other numbers than the defaults (`ARGS="--only together --rate 12 --nodes 64 --keep"`); each row stands
+against T(1) of its own run.
 
 - **last**, **mean**: seconds from a node's start until it has the whole file and its SHA-256 is right.
 - **÷ T(1)**: the last node's time over that of one node alone, of the same run.
@@ -51,18 +53,34 @@ def text(book: Book) -> str:
     rows = book.rows
     for part, title in TITLES.items():
         if part in rows:
-            pieces.append(_part(part, title, rows[part], book.machine(part)))
+            pieces.append(_part(part, title, rows[part], _measured_on(book, part)))
     return "\n".join(pieces)
 
 
-def _part(part: str, title: str, rows: Sequence[Row], machine: dict[str, str]) -> str:
-    lines = [f"## {title}", "", f"Measured on: {', '.join(f'{name} {value}' for name, value in machine.items())}.", ""]
+def shown(rows: Sequence[Row]) -> str:
+    """The tables of some rows, for a terminal."""
+    parts = groupby(rows, key=lambda row: row.part)
+    return "\n".join("\n".join([f"## {TITLES[part]}", "", *_tables(part, list(group))]) for part, group in parts)
+
+
+def _measured_on(book: Book, part: str) -> str:
+    words = ", ".join(f"{name} {value}" for name, value in book.machine(part).items())
+    commits = book.commits(part)
+    return f"Measured on: {words}{', commit ' * bool(commits)}{', '.join(commits)}."
+
+
+def _part(part: str, title: str, rows: Sequence[Row], measured_on: str) -> str:
+    lines = [f"## {title}", "", measured_on, ""]
     for name in PLOTS.get(part, ()):
         lines += [f"![{title}]({name})", ""]
+    return "\n".join([*lines, *_tables(part, rows)])
+
+
+def _tables(part: str, rows: Sequence[Row]) -> list[str]:
+    lines: list[str] = []
     for _, group in groupby(rows, key=lambda row: (row.size, row.rate)):
         lines += [*_table(list(group), part == "others"), ""]
-    lines += [*_limits(rows), ""]
-    return "\n".join(lines)
+    return [*lines, *_limits(rows), ""]
 
 
 def _table(rows: Sequence[Row], systems: bool) -> list[str]:

@@ -150,6 +150,13 @@ def test_racks() -> None:
     assert Fabric(32, 4).blind() == 0.25
 
 
+def test_pods() -> None:
+    assert Fabric(32, 4, 4).used_core(32) == pytest.approx(0.5)
+    assert Fabric(32, 4, 4).between(32) == 1.0
+    assert Fabric(32, 4, 4).between(8) == 0.5
+    assert Fabric(32, 4, 4).blind() == 1 / 16
+
+
 def test_only_marked_tables_are_written(tmp_path: Path) -> None:
     path = tmp_path / "sim.md"
     path.write_text("before\n<!-- table: slow -->\nold\n<!-- end -->\nafter\n")
@@ -178,6 +185,6 @@ def test_a_delay_is_found_again(tmp_path: Path) -> None:
 def test_measured_runs_are_met_within_a_tenth() -> None:
     # Where the processor was the limit, the row is of the machine and not of the policy.
     seen = [row for row in measured.read(SWARM) if row.cpu < measured.BUSY]
-    found = {row.seen.nodes: row.off for row in measured.compare(seen, measured.fit(seen))}
-    assert len(found) >= 3
+    found = {(row.seen.nodes, row.seen.rate): row.off for row in measured.compare(seen, measured.fit(seen))}
+    assert len(found) == len(seen) >= 5
     assert max(map(abs, found.values()), default=0.0) <= 0.10, found

@@ -7,6 +7,7 @@ The limits leave room for a noisy machine; `make bench-swarm` has the real ones.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -165,6 +166,18 @@ def test_the_page_says_what_held_and_where_the_processor_was_the_limit(tmp_path:
     assert "| together | 8 | 3.00 | 2.95 | 1.071 | 1.020 |" in page
     assert "91 **!**" in page
     assert "| T(N) / T(1) | 16, 50 | 8 | 1.070 | 1.05 | **no** (processor) |" in page
+
+
+def test_the_terminal_shows_the_same_tables_and_the_page_the_commits(tmp_path: Path) -> None:
+    book = Book(tmp_path / "swarm.json")
+    book.put("together", ROWS["together"], "2026-01-01")
+    (commit,) = book.commits("together")
+    assert re.fullmatch(r"[0-9a-f]{7,}\+?", commit)
+    page, shown = report.text(book), report.shown(ROWS["together"])
+    assert f", commit {commit}." in page
+    assert all(line in page for line in shown.splitlines())
+    assert "## All start together" in shown
+    assert "÷ T(1)" in shown
 
 
 def test_every_plot_is_drawn_and_the_same_rows_give_the_same_file(tmp_path: Path) -> None:
