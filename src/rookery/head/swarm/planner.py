@@ -29,6 +29,7 @@ YOUNG_PIECES = 16  # a wave is young until a member has so many pieces, or 2 %
 SETTLE = 0.35  # s: the first asks come so soon after each other, until links are measured and places found
 SETTLE_ASKS = 8
 HASTE = 0.05  # s: the same for who may wait behind a slow one
+HASTY_PER_SECOND = 250  # asks that all of them together make, at most
 ASKS_PER_SECOND = 200  # that all members of a swarm together make, about, later on
 SHORTEST, LONGEST_PAUSE = 2.0, 20.0  # s between two asks of one member
 STALLED = 48  # pieces that a member is behind its parent, and keeps a hungry child waiting, before it counts as slow
@@ -434,8 +435,10 @@ class Planner:
             hasty = swarm.speeds.is_waiting(member, now)
             member.asks += not hasty
             settling = member.asks < SETTLE_ASKS or swarm.young
-        least = HASTE if hasty else SETTLE
-        seconds = max(least, count / 500) if settling or hasty else pause(count)
+        if hasty:  # where many begin, processors are busy, and links seem slow that are not
+            seconds = max(HASTE, count / HASTY_PER_SECOND)
+        else:
+            seconds = max(SETTLE, count / 500) if settling else pause(count)
         if member is not None:
             member.pause = seconds
         opener = swarm.opener(asker.endpoint) if member is not None and ask.opening else ""
