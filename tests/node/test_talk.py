@@ -55,9 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server() -> Iterator[Answering]:
-    with Answering() as answering:
+def _serving(answering: Answering) -> Iterator[Answering]:
+    with answering:
         thread = threading.Thread(target=answering.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -65,6 +64,11 @@ def server() -> Iterator[Answering]:
         finally:
             answering.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Answering]:
+    yield from _serving(Answering())
 
 
 def test_hello_shows_the_token(server: Answering) -> None:
@@ -164,15 +168,8 @@ class _Keeping(_Handler):
 
 
 @pytest.fixture
-def keeping() -> Iterator[Keeping]:
-    with Keeping() as answering:
-        thread = threading.Thread(target=answering.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield answering
-        finally:
-            answering.shutdown()
-            thread.join()
+def keeping() -> Iterator[Answering]:
+    yield from _serving(Keeping())
 
 
 ASK = Ask(8473, 0, 10)
