@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,9 +13,14 @@ from rookery.errors import RookeryError
 from rookery.node.fetch.asker import SOON, Asker
 from rookery.wire.orders import Source
 from rookery.wire.relay import Ask, Place
-from tests.node.test_talk import ASK, Keeping, keeping
+from tests.node.answering import Keeping, serving
 
-__all__ = ["keeping"]
+ASK = Ask(8473, 0, 10)
+
+
+@pytest.fixture
+def keeping() -> Iterator[Keeping]:
+    yield from serving(Keeping())
 
 
 def test_the_connection_is_kept_while_places_are_found(keeping: Keeping) -> None:

@@ -28,8 +28,9 @@ STRIPES = 2
 YOUNG_PIECES = 16  # a wave is young until a member has so many pieces, or 2 %
 SETTLE = 0.35  # s: the first asks come so soon after each other, until links are measured and places found
 SETTLE_ASKS = 8
+SETTLING_PER_SECOND = 500  # asks that all of them together make then, at most
 HASTE = 0.05  # s: the same for who may wait behind a slow one
-HASTY_PER_SECOND = 250  # asks that all of them together make, at most
+HASTY_PER_SECOND = 250
 ASKS_PER_SECOND = 200  # that all members of a swarm together make, about, later on
 SHORTEST, LONGEST_PAUSE = 2.0, 20.0  # s between two asks of one member
 STALLED = 48  # pieces that a member is behind its parent, and keeps a hungry child waiting, before it counts as slow
@@ -438,7 +439,7 @@ class Planner:
         if hasty:  # where many begin, processors are busy, and links seem slow that are not
             seconds = max(HASTE, count / HASTY_PER_SECOND)
         else:
-            seconds = max(SETTLE, count / 500) if settling else pause(count)
+            seconds = max(SETTLE, count / SETTLING_PER_SECOND) if settling else pause(count)
         if member is not None:
             member.pause = seconds
         opener = swarm.opener(asker.endpoint) if member is not None and ask.opening else ""
