@@ -16,6 +16,7 @@ help:
 	@echo "make lint | unit | system | qemu    one part of the tests"
 	@echo "make format  put the sources into the one layout"
 	@echo "make lock    resolve the pinned requirements again"
+	@echo "make bench-sim    compute swarms of up to 100,000 nodes, into docs/benchmarks (some five minutes)"
 	@echo "make bench-tracker  what the tracker can do, into docs/benchmarks"
 	@echo "make bench-background  what a running node loses while it gives, into docs/benchmarks (ARGS=--help)"
 	@echo "make bench-differences  what an update fetches, fills and stores, into docs/benchmarks (ARGS=--help)"
