@@ -136,3 +136,21 @@ def test_what_goes_out_is_marked_as_background() -> None:
         assert four.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 0x04  # DSCP 1: lower effort
         assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS) == 0x04
         assert four.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_parent_may_have_a_window_on_the_way_before_the_kernel_widens_it() -> None:
+    # Linux' own start is some 100 KiB, which a relay whose acknowledgements are late never outgrows.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        child = socket.create_connection(listener.getsockname())
+        parent, _ = listener.accept()
+        with child, parent:
+            frames.widen(child)
+            assert child.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+            parent.setblocking(False)
+            until = time.monotonic() + 10
+            while frames.queued(child) < frames.WINDOW * 3 // 4:
+                assert time.monotonic() < until, f"{frames.queued(child)} bytes came"
+                try:
+                    parent.send(frames.HEADER.pack(0, 0, 0) * 4096)
+                except BlockingIOError:
+                    time.sleep(0.01)

@@ -181,6 +181,27 @@ def test_everything_goes_over(room: Room, content: Content) -> None:
     wait_until(lambda: source.children == 0, "the child is not counted any more")
 
 
+def test_much_may_be_on_the_way_to_a_taker(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A relay's acknowledgements are late: with the window that Linux begins with it would take a part of its link only.
+    content = Content(80)
+    node, held, arrived = room.node(content), threading.Event(), threading.Event()
+    monkeypatch.setattr(node, "on_piece", lambda piece, data: held.wait(20))
+
+    def say(connection: socket.socket) -> None:
+        for number in range(content.pieces):
+            data = content.piece(number)
+            connection.sendall(HEADER.pack(Kind.PIECE, number, len(data)) + data)
+        until = time.monotonic() + 10
+        while frames.unsent(connection) > len(content.data) - frames.WINDOW * 3 // 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        if time.monotonic() < until:
+            arrived.set()
+
+    room.take(node, room.speaker(say))
+    assert arrived.wait(15)
+    held.set()
+
+
 def test_what_grows_is_passed_on_before_it_is_whole(room: Room, content: Content) -> None:
     first, second, third = (room.node(content) for _ in range(3))
     links = [room.take(second, first.endpoint), room.take(third, second.endpoint)]

@@ -29,6 +29,11 @@ HEADER = struct.Struct(">III")
 _LENGTH = struct.Struct(">I")
 MOST_HELLO = 1 << 20  # bytes: a bitmap of 8 million pieces
 LOW_WATER = 64 << 10  # bytes; in the middle of a piece a reader is woken for no less
+# Bytes that a parent may have on the way. Linux starts with some 100 KiB and widens that when more comes in one round
+# trip, which a steady flow at the rate of its link never does. A relay's acknowledgements stand behind the bytes of its
+# own parent in the queue of its link, 30 ms and more after a while: 100 KiB in 30 ms are 27 Mbit/s, whatever the link
+# is, for it and everybody below. Linux still widens it where that is not enough.
+WINDOW = 1 << 20
 RELAY_PORT = 8473  # of nodes and of the head
 BACKGROUND = 0x04  # DSCP LE, "lower effort" (RFC 8622), as the byte that IP_TOS takes
 
@@ -164,6 +169,13 @@ def patience(connection: socket.socket, receive: float, send: float) -> None:
     for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
         whole = int(seconds)
         connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
+
+
+def widen(connection: socket.socket) -> None:
+    """Let WINDOW bytes be on the way to us, and more as the kernel sees fit. (SO_RCVBUF would end the kernel's own
+    widening, and is bounded by net.core.rmem_max; a mark makes room for itself, up to half of net.ipv4.tcp_rmem.)"""
+    for count in (WINDOW, 1):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 def mark(connection: socket.socket) -> None:

@@ -256,4 +256,5 @@ def join(address: str, port: int) -> str:
 def _connect(endpoint: str) -> socket.socket:
     connection = socket.create_connection(split(endpoint), timeout=CONNECT)
     connection.settimeout(None)
+    frames.widen(connection)
     return connection
