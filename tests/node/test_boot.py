@@ -189,6 +189,8 @@ def look_around(head: Head) -> None:
         "ActiveState=active",
     }
     assert ask("cat /etc/machine-id") == ask("systemd-id128 machine-id")
+    # The agent did without; the image has its kernel's own setting.
+    assert ask("cat /proc/sys/net/ipv4/tcp_timestamps") == "1"
 
 
 def test_refuses_then_boots_then_stops_seeding(head: Head, tmp_path: Path) -> None:
