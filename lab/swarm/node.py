@@ -29,7 +29,6 @@ from rookery.node.trust import open_manifest
 from rookery.relay.giver import Giver, Shelf
 from rookery.wire.manifest import Manifest
 from rookery.wire.orders import FetchOffer
-from rookery.wire.relay import Place
 from rookery.wire.report import Transfer
 
 AGAIN = 0.5  # s until a step that failed is done again, as the agent does
@@ -48,7 +47,7 @@ def main() -> int:
         Giver.send = _spoilt  # type: ignore[method-assign, assignment]
     # As an agent, which has the machine for itself, and has read its orders.
     headers.shorten()
-    codec.learn(FetchOffer, Manifest, Place)
+    codec.learn(FetchOffer, Manifest)
     _say("ready")
     if not sys.stdin.readline():
         return 0

@@ -183,8 +183,9 @@ class Book:
         return dict(self._parts[part]["machine"])
 
     def commits(self, part: str) -> list[str]:
-        """Of what code its rows are, as far as that is known; `+` is behind one that was not all of the code."""
-        return sorted({row["commit"] for row in self._parts[part]["rows"] if row.get("commit")})
+        """Of what code its rows are; `+` is behind one that was not all of the code. Rows from before commits were
+        noted are `older ones`."""
+        return sorted({row.get("commit") or "older ones" for row in self._parts[part]["rows"]})
 
     def put(self, part: str, rows: Iterable[Row], date: str, keep: bool = False) -> None:
         """Replace a part's rows and write the file. date: ISO, of the run. keep: those of another load, number of

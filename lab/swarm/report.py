@@ -31,14 +31,16 @@ HEAD = """\
 
 `make bench-swarm` wrote this page, [swarm.json](swarm.json) with every number, and the plots. The head is the real
 one (`rookery serve`), every node is a process of its own with the real fetch code, each in a network namespace whose
-link is shaped both ways (tbf). Rookery's nodes have TCP timestamps off, as its agent has them (`node/headers.py`; rows
-of commits before it have them on); all else is as the kernel sets it. All of it shares the cores of one machine. Parts
-are measured one by one, some with other numbers than the defaults (`ARGS="--only together --rate 12 --nodes 64
---keep"`); each row stands against T(1) of its own run.
+link is shaped both ways (tbf). Rookery's nodes have TCP timestamps off, as its agent has them (`node/headers.py`; in
+rows of 6ed2014 and later), and know the classes of their orders before they start, as an agent does; all else is as
+the kernel sets it. All of it shares the cores of one machine. Parts are measured one by one, some with other numbers than
+the defaults (`ARGS="--only together --rate 12 --nodes 64 --keep"`); each row stands against T(1) of its own run. Which
+row is of which commit is in swarm.json.
 
 - **last**, **mean**: seconds from a node's start until it has the whole file and its SHA-256 is right.
 - **÷ T(1)**: the last node's time over that of one node alone, of the same run.
-- **copies**: bytes on the wire that left the head, over those of one copy by curl from nginx.
+- **copies**: bytes on the wire that left the head, over those of one copy by curl from nginx. A bundle of TCP segments
+  counts with one header, a multicast datagram with its own, so multicast is some 4 % better than it looks here.
 - **payload**: copies again, as finished nodes count what they got from the head, without headers.
 - **first byte**: seconds from joining the swarm until the first right bytes are in the file, of the worst node; in
   brackets from its start: before it joins, it reads the offer and checks its signature.
@@ -67,7 +69,7 @@ def shown(rows: Sequence[Row]) -> str:
 def _measured_on(book: Book, part: str) -> str:
     words = ", ".join(f"{name} {value}" for name, value in book.machine(part).items())
     commits = book.commits(part)
-    return f"Measured on: {words}{', commit ' * bool(commits)}{', '.join(commits)}."
+    return f"Measured on: {words}, commit {', '.join(commits)}."
 
 
 def _part(part: str, title: str, rows: Sequence[Row], measured_on: str) -> str:

@@ -163,9 +163,11 @@ def _decode_map(item_kind: Any, value: object, where: str, limits: tuple[object,
 def learn(*kinds: type) -> None:
     """Look up now what the fields of these dataclasses are, and of those in them, which the first `loads` of each would
     do: some milliseconds."""
-    for kind in kinds:
-        for hint in _hints(kind).values():
-            learn(*_dataclasses_in(hint))
+    known, waiting = set(kinds), list(kinds)
+    while waiting:
+        found = {kind for hint in _hints(waiting.pop()).values() for kind in _dataclasses_in(hint)} - known
+        known |= found
+        waiting += found
 
 
 def _dataclasses_in(hint: object) -> list[type]:

@@ -62,7 +62,7 @@ class TestAsRatios:
         ("fault", "survivors", "ratio"),
         [
             (killed, NODES - NODES // 3, 1.6),
-            (headless, NODES, 2.0),  # half of them begin at half of T(1)
+            (headless, NODES, 1.6),
             (garbage, NODES, 1.6),
             (liar, NODES, 1.6),
             (outage, NODES, 2.0),
@@ -76,7 +76,7 @@ class TestAsRatios:
         assert row.missing == 0
         assert len(row.seconds) == survivors
         assert row.ratio <= ratio, row
-        # The fault did happen, and who was lied to banned for it.
+        # The head is dead; a liar's pieces came to somebody, and whoever had wrong pieces banned for them.
         of_time, *others = row.checks
         assert of_time.what == "last survivor / T(1)"
         assert all(check.held for check in others), others

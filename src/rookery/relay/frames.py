@@ -29,11 +29,11 @@ HEADER = struct.Struct(">III")
 _LENGTH = struct.Struct(">I")
 MOST_HELLO = 1 << 20  # bytes: a bitmap of 8 million pieces
 LOW_WATER = 64 << 10  # bytes; in the middle of a piece a reader is woken for no less
-# Bytes that a parent may have on the way. Linux starts with some 100 KiB and widens that when more comes in one round
-# trip, which a steady flow at the rate of its link never does. A relay's acknowledgements stand behind the bytes of its
-# own parent in the queue of its link, 30 ms and more after a while: 100 KiB in 30 ms are 27 Mbit/s, whatever the link
-# is, for it and everybody below. Linux still widens it where that is not enough.
-WINDOW = 1 << 20
+# Bytes that a parent may have on the way, 34 ms at 1 Gbit/s. Linux starts with some 100 KiB and widens that when more
+# comes in one round trip, as in the burst at the start of a connection; a steady flow at the rate of its link never
+# does. A relay's acknowledgements stand behind the bytes of its own parent in the queue of its link, 30 ms and more
+# after a while: 100 KiB in 30 ms are 27 Mbit/s, whatever the link is, for it and everybody below.
+WINDOW = 4 << 20
 RELAY_PORT = 8473  # of nodes and of the head
 BACKGROUND = 0x04  # DSCP LE, "lower effort" (RFC 8622), as the byte that IP_TOS takes
 
@@ -172,8 +172,8 @@ def patience(connection: socket.socket, receive: float, send: float) -> None:
 
 
 def widen(connection: socket.socket) -> None:
-    """Let WINDOW bytes be on the way to us, and more as the kernel sees fit. (SO_RCVBUF would end the kernel's own
-    widening, and is bounded by net.core.rmem_max; a mark makes room for itself, up to half of net.ipv4.tcp_rmem.)"""
+    """Let WINDOW bytes be on the way to us, or half of the most in net.ipv4.tcp_rmem (3 MiB as kernels come). SO_RCVBUF
+    would be bounded by net.core.rmem_max, 208 KiB, and end the kernel's own widening; a mark makes room for itself."""
     for count in (WINDOW, 1):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
