@@ -4,8 +4,9 @@
 They take 12 of each segment's 1,460 bytes (RFC 7323), 0.8 % of the time that an image needs, and go on a connection
 only when both ends want them: so one end decides. They are for three things. A round trip's measure: the kernel has
 another. Sequence numbers that come again within a segment's life: at 10 Gbit/s they come again after 3 s, longer than
-any segment lives in a local network. SYN cookies, which a head that is flooded with new connections answers with: such a connection has a window of
-64 KiB at most. The image's kernel is the same one, and gets its setting back before its init runs.
+any segment lives in a local network. SYN cookies, by which a head answers that is flooded with new connections: such a
+connection has a window of 64 KiB at most. The image's kernel is the same one, and gets its setting back before its init
+runs.
 """
 
 from __future__ import annotations
