@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One node of the benchmark: the real fetch code in a process of its own, held at a barrier until it is told to go.
 
-It imports everything, does what an agent has done by the time it fetches, says that it is ready and waits for a line on
-standard input. Then it reads the offer, fetches, checks the digest, and goes on giving until its standard input is
-closed. It speaks in JSON lines on standard output: times are CLOCK_MONOTONIC, which all processes of one machine share,
-so that they need no common start.
+It imports everything, says that it is ready and waits for a line on standard input. Then it reads the offer, fetches,
+checks the digest, and goes on giving until its standard input is closed. It speaks in JSON lines on standard output:
+times are CLOCK_MONOTONIC, which all processes of one machine share, so that they need no common start.
 """
 
 from __future__ import annotations
@@ -20,15 +19,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from rookery import codec
 from rookery.errors import ErrorKind, RookeryError
-from rookery.node import headers
+from rookery.node import timestamps
 from rookery.node.fetch.fetch import Fetcher
 from rookery.node.fetch.offer import read_offer
 from rookery.node.trust import open_manifest
 from rookery.relay.giver import Giver, Shelf
-from rookery.wire.manifest import Manifest
-from rookery.wire.orders import FetchOffer
 from rookery.wire.report import Transfer
 
 AGAIN = 0.5  # s until a step that failed is done again, as the agent does
@@ -45,9 +41,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.lie:
         Giver.send = _spoilt  # type: ignore[method-assign, assignment]
-    # As an agent, which has the machine for itself, and has read its orders.
-    headers.shorten()
-    codec.learn(FetchOffer, Manifest)
+    timestamps.omit()  # as an agent, which has the machine for itself
     _say("ready")
     if not sys.stdin.readline():
         return 0

@@ -31,11 +31,11 @@ HEAD = """\
 
 `make bench-swarm` wrote this page, [swarm.json](swarm.json) with every number, and the plots. The head is the real
 one (`rookery serve`), every node is a process of its own with the real fetch code, each in a network namespace whose
-link is shaped both ways (tbf). Rookery's nodes have TCP timestamps off, as its agent has them (`node/headers.py`; in
-rows of 6ed2014 and later), and know the classes of their orders before they start, as an agent does; all else is as
-the kernel sets it. All of it shares the cores of one machine. Parts are measured one by one, some with other numbers
-than the defaults (`ARGS="--only together --rate 12 --nodes 64 --keep"`); each row stands against T(1) of its own run.
-Which row is of which commit is in swarm.json.
+link is shaped both ways (tbf). Rookery's nodes have TCP timestamps off, as its agent has them (`node/timestamps.py`; in
+rows of 6ed2014 and later); all else is as the kernel sets it. In rows of 6ed2014 and 693150c they had also looked up
+the types of their orders before they began, 5 ms of processor for each. All of it shares the cores of one machine.
+Parts are measured one by one, some with other numbers than the defaults (`ARGS="--only together --rate 12 --nodes 64
+--keep"`); each row stands against T(1) of its own run. Which row is of which commit is in swarm.json.
 
 - **last**, **mean**: seconds from a node's start until it has the whole file and its SHA-256 is right.
 - **÷ T(1)**: the last node's time over that of one node alone, of the same run.

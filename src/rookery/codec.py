@@ -160,22 +160,6 @@ def _decode_map(item_kind: Any, value: object, where: str, limits: tuple[object,
     return {key: _decode(item_kind, item, f"{where}.{key}", ()) for key, item in value.items()}
 
 
-def learn(*kinds: type) -> None:
-    """Look up now what the fields of these dataclasses are, and of those in them, which the first `loads` of each would
-    do: some milliseconds."""
-    known, waiting = set(kinds), list(kinds)
-    while waiting:
-        found = {kind for hint in _hints(waiting.pop()).values() for kind in _dataclasses_in(hint)} - known
-        known |= found
-        waiting += found
-
-
-def _dataclasses_in(hint: object) -> list[type]:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return [hint]
-    return [found for part in typing.get_args(hint) for found in _dataclasses_in(part)]
-
-
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)

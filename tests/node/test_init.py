@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rookery import codec
-from rookery.node import headers, init, places
+from rookery.node import init, places, timestamps
 from rookery.node.console import Console
 from rookery.node.crash import Crash
 from rookery.wire.report import Step
@@ -87,8 +87,7 @@ def test_the_journey_is_made_without_timestamps_and_the_image_has_its_setting(
     monkeypatch.setattr(init.sys, "argv", ["init"])
     monkeypatch.setattr(init.os, "getpid", lambda: 1)
     monkeypatch.setattr(init, "_prepare", lambda: Console([]))
-    monkeypatch.setattr(headers.shorten, "__defaults__", (setting,))
-    monkeypatch.setattr(headers.restore, "__defaults__", (setting,))
+    monkeypatch.setattr(timestamps, "SETTING", setting)
     monkeypatch.setattr(init, "_let_travel", lambda *_: seen.append(setting.read_text()))
     monkeypatch.setattr(init, "_switch", lambda _: seen.append(setting.read_text()))
     init.main()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rookery import codec, files
 from rookery.errors import RookeryError
-from rookery.node import clock, headers, places
+from rookery.node import clock, places, timestamps
 from rookery.node.console import Console, error_lines
 from rookery.node.crash import Crash, crash_of
 from rookery.node.patience import delay
@@ -48,9 +48,9 @@ def main() -> None:
     try:
         console = _prepare()
         console.say(f"the agent takes over from the kernel after {began:.1f} s")
-        timestamps = headers.shorten()
+        former = timestamps.omit()
         _let_travel(secrets.token_hex(16), began, console)
-        headers.restore(timestamps)
+        timestamps.restore(former)
         _switch(console)
     except BaseException:  # noqa: BLE001  # the kernel would stop the machine without a word
         _last_words()

@@ -7,35 +7,37 @@ from pathlib import Path
 import pytest
 
 from lab import netns
-from rookery.node import headers
+from rookery.node import timestamps
 from rookery.run import run
 
 # Linux' tcp_info: the sixth byte holds the options of the connection, bit 0 is for timestamps.
 TALK = """
 import socket, sys
-from rookery.node import headers
-former = headers.shorten() if sys.argv[1] == "short" else ""
+from rookery.node import timestamps
+former = timestamps.omit() if sys.argv[1] == "short" else ""
 listener = socket.create_server(("127.0.0.1", 0))
 one = socket.create_connection(listener.getsockname())
 print(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5] & 1)
-headers.restore(former)
-print(open(headers.TIMESTAMPS).read().strip())
+timestamps.restore(former)
+print(open(timestamps.SETTING).read().strip())
 """
 
 
-def test_the_setting_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_the_setting_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = tmp_path / "tcp_timestamps"
+    monkeypatch.setattr(timestamps, "SETTING", setting)
     setting.write_text("2\n")
-    former = headers.shorten(setting)
+    former = timestamps.omit()
     assert (former, setting.read_text()) == ("2", "0")
-    headers.restore(former, setting)
+    timestamps.restore(former)
     assert setting.read_text() == "2"
 
 
-def test_a_kernel_without_the_setting_is_left_alone(tmp_path: Path) -> None:
+def test_a_kernel_without_the_setting_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = tmp_path / "none"
-    assert headers.shorten(setting) == ""
-    headers.restore("", setting)
+    monkeypatch.setattr(timestamps, "SETTING", setting)
+    assert timestamps.omit() == ""
+    timestamps.restore("")
     assert not setting.exists()
 
 

@@ -14,20 +14,20 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-TIMESTAMPS = Path("/proc/sys/net/ipv4/tcp_timestamps")
+SETTING = Path("/proc/sys/net/ipv4/tcp_timestamps")
 
 
-def shorten(setting: Path = TIMESTAMPS) -> str:
+def omit() -> str:
     """Make new connections of this network namespace do without; what to `restore`, empty where it cannot be set."""
     with contextlib.suppress(OSError):
-        former = setting.read_text().strip()
-        setting.write_text("0")
+        former = SETTING.read_text().strip()
+        SETTING.write_text("0")
         return former
     return ""
 
 
-def restore(former: str, setting: Path = TIMESTAMPS) -> None:
-    """Set it again as `shorten` found it."""
+def restore(former: str) -> None:
+    """Set it again as `omit` found it."""
     if former:
         with contextlib.suppress(OSError):
-            setting.write_text(former)
+            SETTING.write_text(former)
